@@ -1,0 +1,58 @@
+# Every command works on a fresh clone: it needs only Python 3.11 or newer with pip.
+# uv is brought by pip into .tools/, the environment into .venv/, both from hashed locks.
+
+PYTHON ?= python3
+UV     := .tools/bin/uv
+BIN    := .venv/bin
+STAMP  := .venv/.installed
+MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard integrations/*/pyproject.toml))
+
+.DEFAULT_GOAL := help
+.PHONY: help demo test lint format types imports check bench lock clean
+
+help: ## list the commands
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+
+demo: $(STAMP) ## start an issuer, the example app and a second service, and play attempts against them
+	@$(BIN)/python -m examples.fastapi_app.demo
+
+test: $(STAMP) ## run every test
+	$(BIN)/python -m pytest
+
+lint: $(STAMP) ## ruff: lint and format check
+	$(BIN)/ruff check .
+	$(BIN)/ruff format --check .
+
+format: $(STAMP) ## ruff: mend what can be mended
+	$(BIN)/ruff check --fix .
+	$(BIN)/ruff format .
+
+types: $(STAMP) ## mypy, strict
+	$(BIN)/mypy
+
+imports: $(STAMP) ## import-linter: imports point down only
+	$(BIN)/lint-imports
+
+check: lint types imports test ## all that CI runs
+
+bench: $(STAMP) ## ratios against bare Starlette, raw verification and handwritten filters
+	$(BIN)/python -m benchmarks
+
+lock: $(UV) ## renew the hashed locks
+	$(UV) export --quiet --no-header --no-emit-workspace --all-packages --all-extras --all-groups --output-file requirements/dev.txt >/dev/null
+	rm -f uv.lock
+	printf 'uv\n' | $(UV) pip compile --quiet --no-header --no-annotate --universal --generate-hashes --python-version 3.11 - > requirements/bootstrap.txt
+
+clean: ## remove what these commands made
+	rm -rf .venv .tools .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+
+$(UV): requirements/bootstrap.txt
+	@$(PYTHON) -c 'import sys; sys.exit(sys.version_info < (3, 11) and "tenantguard needs Python 3.11 or newer; set PYTHON=/path/to/python3.11")'
+	$(PYTHON) -m pip install --quiet --disable-pip-version-check --root-user-action ignore --no-compile --upgrade --target .tools --require-hashes -r requirements/bootstrap.txt
+	@touch $@
+
+$(STAMP): $(UV) requirements/dev.txt pyproject.toml $(addsuffix /pyproject.toml,$(MEMBERS))
+	@test -x $(BIN)/python || $(UV) venv --quiet --no-project --python "$$($(PYTHON) -c 'import sys; print(sys.executable)')" .venv
+	$(UV) pip sync --quiet --python $(BIN)/python --require-hashes requirements/dev.txt
+	$(UV) pip install --quiet --python $(BIN)/python --no-deps --no-build-isolation --editable . $(addprefix --editable ,$(MEMBERS))
+	@touch $@

@@ -1,0 +1,232 @@
+"""One tree of errors. Each says what was wrong and how to mend it, and knows its HTTP status.
+
+Errors that the caller of a request may see carry an RFC 6750 code, from which the middleware builds the
+``WWW-Authenticate`` challenge and the problem+json body (RFC 9457). Errors of the app's own making (a
+statement that was refused, a missing declaration) are status 500: their text goes to the log, and the caller
+only sees that the request failed. No message ever holds a token, a key or a row's values.
+"""
+
+from collections.abc import Iterable
+from typing import ClassVar
+
+__all__ = [
+    "AuthenticationError",
+    "AuthorizationError",
+    "BarrierError",
+    "BindingError",
+    "ConfigurationError",
+    "ContextError",
+    "ExchangeError",
+    "ExpiredToken",
+    "ForeignTenantWrite",
+    "InsufficientScope",
+    "InvalidRequest",
+    "InvalidTenantId",
+    "InvalidToken",
+    "IssuerUnavailable",
+    "MissingCredential",
+    "NotBound",
+    "OutboundError",
+    "StatementRefused",
+    "TenantGuardError",
+    "TenantMismatch",
+    "TenantRefused",
+    "UnclassifiedTable",
+    "UnprotectedEngine",
+]
+
+
+class TenantGuardError(Exception):
+    """The root of all errors of this package.
+
+    Args:
+        message: what was wrong, in one sentence or two.
+        mend: how to put it right.
+    """
+
+    status: ClassVar[int] = 500
+    """HTTP status of the refusal."""
+    code: ClassVar[str | None] = None
+    """RFC 6750 error code, where there is one."""
+    title: ClassVar[str] = "Internal error"
+    """Short, fixed text that is safe to show to the caller of the request."""
+
+    def __init__(self, message: str, *, mend: str | None = None) -> None:
+        super().__init__(f"{message} {mend}" if mend else message)
+        self.message = message
+        self.mend = mend
+
+    @property
+    def detail(self) -> str | None:
+        """What the caller of the request may read; ``None`` for errors of the app's own making."""
+        return self.message if self.status < 500 else None
+
+
+class ConfigurationError(TenantGuardError):
+    """A setting is missing or wrong. Raised at start, never on a request."""
+
+
+class InvalidTenantId(TenantGuardError, ValueError):
+    """A tenant id that can't be used. The text tells the fault, not the value."""
+
+    status = 403
+    code = "invalid_token"
+    title = "Invalid tenant"
+
+    def __init__(self, fault: str) -> None:
+        super().__init__(
+            f"The tenant id is not usable: {fault}.",
+            mend="Use 1 to 128 letters, digits and . _ : @ | ~ -, the first a letter or a digit.",
+        )
+
+
+# --- context ---------------------------------------------------------------------------------------------
+
+
+class ContextError(TenantGuardError):
+    """Something is wrong with what is bound to the current context."""
+
+
+class NotBound(ContextError, LookupError):
+    """Code needs an identity, a tenant or a credential, and none is bound."""
+
+
+class BindingError(ContextError):
+    """`bind` or `system` was entered or left in a way that could leak a binding."""
+
+
+# --- the caller of a request -----------------------------------------------------------------------------
+
+
+class AuthenticationError(TenantGuardError):
+    """The request shows no acceptable credential (401)."""
+
+    status = 401
+    title = "Not authenticated"
+
+
+class MissingCredential(AuthenticationError):
+    """The request carries no credential. RFC 6750 section 3.1: the challenge has no error code then."""
+
+    def __init__(self, message: str = "This resource needs an access token.") -> None:
+        super().__init__(message, mend="Send it as 'Authorization: Bearer <token>'.")
+
+
+class InvalidRequest(AuthenticationError):
+    """The request carries a credential in a form that is not allowed, or more than one (400)."""
+
+    status = 400
+    code = "invalid_request"
+    title = "Malformed request"
+
+
+class InvalidToken(AuthenticationError):
+    """The token is malformed, forged, expired, or meant for somebody else.
+
+    Args:
+        message: what was wrong.
+        mend: how to put it right.
+        reason: one word for logs and metrics, for example ``"signature"``, ``"audience"``.
+    """
+
+    code = "invalid_token"
+    title = "Invalid token"
+
+    def __init__(self, message: str, *, reason: str, mend: str | None = None) -> None:
+        super().__init__(message, mend=mend)
+        self.reason = reason
+
+
+class ExpiredToken(InvalidToken):
+    """The token was good and its time is over."""
+
+    title = "Expired token"
+
+    def __init__(self, message: str = "The token has expired.") -> None:
+        super().__init__(message, reason="expired", mend="Ask the issuer for a new one.")
+
+
+class IssuerUnavailable(TenantGuardError):
+    """The issuer's keys can't be had now, so no token of it can be verified (503). Fails closed."""
+
+    status = 503
+    title = "Identity provider unavailable"
+
+    @property
+    def detail(self) -> str | None:
+        """A fixed sentence: the caller may try again."""
+        return "The token can't be verified now because its issuer does not answer. Try again later."
+
+
+class AuthorizationError(TenantGuardError):
+    """The identity is known and may not do this (403)."""
+
+    status = 403
+    title = "Not allowed"
+
+
+class InsufficientScope(AuthorizationError):
+    """The token lacks a scope that the route requires (RFC 6750, section 3.1).
+
+    Args:
+        required: all scopes that the route requires.
+        missing: those that the token lacks.
+    """
+
+    code = "insufficient_scope"
+    title = "Insufficient scope"
+
+    def __init__(self, *, required: Iterable[str], missing: Iterable[str]) -> None:
+        self.required = tuple(sorted(required))
+        self.missing = tuple(sorted(missing))
+        super().__init__(
+            f"The token lacks the scope {' '.join(self.missing)}.",
+            mend=f"Ask the issuer for a token with the scopes: {' '.join(self.required)}.",
+        )
+
+
+class TenantRefused(AuthorizationError):
+    """The request names a tenant that the token does not allow, or the tenant may not be used now."""
+
+    title = "Tenant refused"
+
+
+# --- the barrier -----------------------------------------------------------------------------------------
+
+
+class BarrierError(TenantGuardError):
+    """A statement or a write that the barrier refuses. Status 500: the app's code is wrong, not its caller."""
+
+
+class UnclassifiedTable(BarrierError):
+    """A table that is neither owned by tenants nor declared shared."""
+
+
+class StatementRefused(BarrierError):
+    """A statement whose effect on tenants can't be vouched for: raw SQL, textual fragments, DDL, unknown shapes."""
+
+
+class UnprotectedEngine(BarrierError):
+    """A table owned by tenants is used through an engine that the barrier does not protect."""
+
+
+class ForeignTenantWrite(BarrierError):
+    """A write that would create, change or move a row of another tenant."""
+
+
+class TenantMismatch(BarrierError):
+    """A session, transaction or object that belongs to one tenant is used while another is bound."""
+
+
+# --- outbound --------------------------------------------------------------------------------------------
+
+
+class OutboundError(TenantGuardError):
+    """An outbound call can't be made in the name of the bound identity."""
+
+    status = 502
+    title = "Upstream call failed"
+
+
+class ExchangeError(OutboundError):
+    """The token service refused or spoiled a token exchange (RFC 8693). Nothing is sent in its place."""
