@@ -1,0 +1,95 @@
+"""Sessions belong to one tenant: the first that uses them.
+
+An identity map answers ``session.get()`` and lazy loads without a statement, so no predicate reaches it. When a
+session first begins on a protected engine, its identity map is marked with the bound tenant; after that it answers
+only while the same tenant is bound. ``session.close()`` and ``session.expunge_all()`` make a new map, and so end
+the mark.
+"""
+
+from typing import Any, Final
+
+from sqlalchemy import event
+from sqlalchemy.orm import Session
+from sqlalchemy.orm.identity import _WeakInstanceDict
+
+from tenantguard.context import Binding, current_binding
+from tenantguard.errors import TenantMismatch
+
+__all__ = ["install_session_pins", "pin_of"]
+
+_NOBODY: Final = object()
+
+
+def pin_of(binding: Binding | None) -> object:
+    """Return what sessions and transactions are pinned to: a tenant's id, ``None`` for a system context.
+
+    Where neither is bound, the answer equals no pin.
+    """
+    if binding is None:
+        return _NOBODY
+    if binding.system is not None:
+        return None
+    if binding.identity is None or binding.identity.tenant is None:
+        return _NOBODY
+    return binding.identity.tenant.id
+
+
+def _refuse() -> TenantMismatch:
+    return TenantMismatch(
+        "The session was first used by another tenant (or in a system context) than the one that is bound now.",
+        mend="Use a session of its own for each tenant, or close() it before the next one.",
+    )
+
+
+class PinnedIdentityMap(_WeakInstanceDict):
+    """An identity map that answers only while the tenant is bound that filled it."""
+
+    pin: object = _NOBODY
+
+    def check(self) -> None:
+        """Raise unless the pinned tenant is bound.
+
+        Raises:
+            TenantMismatch: another one, or none, is bound.
+        """
+        if pin_of(current_binding()) != self.pin:
+            raise _refuse()
+
+    def __getitem__(self, key: Any) -> Any:
+        self.check()
+        return super().__getitem__(key)
+
+    def __contains__(self, key: Any) -> bool:
+        self.check()
+        return super().__contains__(key)
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        self.check()
+        return super().get(key, default)
+
+    def items(self) -> Any:
+        self.check()
+        return super().items()
+
+    def values(self) -> Any:
+        self.check()
+        return super().values()
+
+
+def _after_begin(session: Session, _transaction: Any, connection: Any) -> None:
+    if not hasattr(connection.dialect, "tenantguard_protected"):
+        return
+    identity_map = session.identity_map
+    if isinstance(identity_map, PinnedIdentityMap):
+        identity_map.check()
+        return
+    pin = pin_of(current_binding())
+    if pin is not _NOBODY:  # else the first statement is refused, and nothing fills the map
+        identity_map.__class__ = PinnedIdentityMap
+        identity_map.pin = pin  # type: ignore[attr-defined]
+
+
+def install_session_pins() -> None:
+    """Watch every session of the process, once. Sessions on unprotected engines are left alone."""
+    if not event.contains(Session, "after_begin", _after_begin):
+        event.listen(Session, "after_begin", _after_begin)

@@ -1,0 +1,128 @@
+"""Put the barrier into an engine.
+
+An engine has a dialect object of its own. The barrier replaces that object's compiler and execution context by
+subclasses of them, and the engine's compiled cache by one that keeps scoped and unscoped statements apart. Sessions,
+connections, sub-engines of ``execution_options()`` and async facades all work on that same dialect object, so
+nothing that uses the engine goes round it.
+"""
+
+import functools
+from collections.abc import Iterable
+from typing import Any, Final, TypeVar
+
+from sqlalchemy import Engine
+from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
+from sqlalchemy.ext.asyncio import async_sessionmaker as sqlalchemy_async_sessionmaker
+from sqlalchemy.orm import Session
+from sqlalchemy.orm import sessionmaker as sqlalchemy_sessionmaker
+from sqlalchemy.util import LRUCache
+
+from tenantguard.context import current_system
+from tenantguard.errors import ConfigurationError
+from tenantguard.orm.compiler import scoped_compiler
+from tenantguard.orm.execution import scoped_execution
+from tenantguard.orm.pins import install_session_pins
+
+__all__ = ["async_sessionmaker", "is_protected", "protect", "sessionmaker"]
+
+_DIALECTS: Final = {"sqlite", "postgresql", "mysql", "mariadb"}
+_E = TypeVar("_E", Engine, AsyncEngine)
+
+
+class _ModeCache(LRUCache[Any, Any]):
+    """A compiled cache in which a statement of a system context never meets that of a tenant."""
+
+    def get(self, key: Any, default: Any = None) -> Any:
+        return super().get((key, current_system() is None), default)
+
+    def __getitem__(self, key: Any) -> Any:
+        return super().__getitem__((key, current_system() is None))
+
+    def __setitem__(self, key: Any, value: Any) -> None:
+        super().__setitem__((key, current_system() is None), value)
+
+
+def is_protected(engine: Engine | AsyncEngine) -> bool:
+    """True if the barrier is in the engine."""
+    return hasattr(engine.dialect, "tenantguard_protected")
+
+
+def protect(engine: _E, *, functions: Iterable[str] = ()) -> _E:
+    """Put the barrier into an engine, for good: every statement through it is scoped or refused.
+
+    Protecting an engine twice changes nothing but adds the functions.
+
+    Args:
+        engine: an `sqlalchemy.Engine` or `AsyncEngine` of SQLite, PostgreSQL, MySQL or MariaDB, best before its
+            first connection.
+        functions: names of SQL functions of yours that only compute from their arguments, for example
+            ``["my_rank", "geo.distance"]``. Others than these and the well-known ones are refused.
+
+    Returns:
+        The same engine.
+
+    Raises:
+        ConfigurationError: it is no engine, or one of another database.
+    """
+    sync_engine: Any = getattr(engine, "sync_engine", engine)
+    if not isinstance(sync_engine, Engine):
+        raise ConfigurationError(
+            f"protect() takes an Engine or AsyncEngine, not {type(engine).__name__}.",
+            mend="Make one with create_engine() or create_async_engine().",
+        )
+    dialect: Any = sync_engine.dialect
+    if dialect.name not in _DIALECTS:
+        raise ConfigurationError(
+            f"The barrier does not know the SQL of {dialect.name!r}.", mend="Use SQLite, PostgreSQL, MySQL or MariaDB."
+        )
+    allowed = frozenset(name.lower() for name in functions)
+    if is_protected(sync_engine):
+        dialect.statement_compiler.allowed_functions |= allowed
+        return engine
+    install_session_pins()
+    starting: set[int] = set()
+    dialect.statement_compiler = scoped_compiler(dialect.statement_compiler, allowed)
+    dialect.execution_ctx_cls = scoped_execution(dialect.execution_ctx_cls, starting)
+    dialect.initialize = _initialize(dialect.initialize, starting)
+    dialect.tenantguard_protected = True
+    cache: Any = sync_engine._compiled_cache
+    if cache is not None:
+        sync_engine._compiled_cache = _ModeCache(cache.capacity)
+    return engine
+
+
+def _initialize(original: Any, starting: set[int]) -> Any:
+    """Let the dialect ask the server for its version on the first connection, when nobody is bound yet."""
+
+    @functools.wraps(original)
+    def initialize(connection: Any) -> None:
+        starting.add(id(connection))
+        try:
+            original(connection)
+        finally:
+            starting.discard(id(connection))
+
+    return initialize
+
+
+def sessionmaker(engine: Engine, **options: Any) -> "sqlalchemy_sessionmaker[Session]":
+    """Protect an engine and return SQLAlchemy's own ``sessionmaker`` bound to it.
+
+    Args:
+        engine: see `protect`.
+        options: of `sqlalchemy.orm.sessionmaker`.
+    """
+    return sqlalchemy_sessionmaker(bind=protect(engine), **options)
+
+
+def async_sessionmaker(engine: AsyncEngine, **options: Any) -> "sqlalchemy_async_sessionmaker[AsyncSession]":
+    """Protect an engine and return SQLAlchemy's own ``async_sessionmaker`` bound to it.
+
+    ``expire_on_commit`` is off unless said otherwise, as SQLAlchemy advises for async sessions.
+
+    Args:
+        engine: see `protect`.
+        options: of `sqlalchemy.ext.asyncio.async_sessionmaker`.
+    """
+    options.setdefault("expire_on_commit", False)
+    return sqlalchemy_async_sessionmaker(bind=protect(engine), **options)
