@@ -1,1 +1,72 @@
-"""tenantguard."""
+"""An identity and tenant barrier for multi-tenant Python web apps in which people, services and AI agents act.
+
+The public names, and nothing else. Start with `TenantGuard` and `TenantGuardMiddleware`.
+"""
+
+from tenantguard.context import (
+    Credential,
+    bind,
+    current_actor,
+    current_identity,
+    current_tenant,
+    system,
+)
+from tenantguard.errors import TenantGuardError
+from tenantguard.guard import TenantGuard
+from tenantguard.identity import Actor, ActorType, Identity, Tenant, TenantStatus, service_identity
+from tenantguard.middleware import TenantGuardMiddleware
+from tenantguard.orm import TenantOwned, shared
+from tenantguard.outbound import Destination, TokenExchange
+from tenantguard.scopes import check_scopes, required_scopes, requires
+from tenantguard.tenancy import StaticTenants, TenantDirectory
+from tenantguard.tokens import (
+    Issuer,
+    TokenVerifier,
+    auth0,
+    clerk,
+    cognito,
+    entra,
+    google,
+    keycloak,
+    oidc,
+    okta,
+    workos,
+)
+
+__all__ = [
+    "Actor",
+    "ActorType",
+    "Credential",
+    "Destination",
+    "Identity",
+    "Issuer",
+    "StaticTenants",
+    "Tenant",
+    "TenantDirectory",
+    "TenantGuard",
+    "TenantGuardError",
+    "TenantGuardMiddleware",
+    "TenantOwned",
+    "TenantStatus",
+    "TokenExchange",
+    "TokenVerifier",
+    "auth0",
+    "bind",
+    "check_scopes",
+    "clerk",
+    "cognito",
+    "current_actor",
+    "current_identity",
+    "current_tenant",
+    "entra",
+    "google",
+    "keycloak",
+    "oidc",
+    "okta",
+    "required_scopes",
+    "requires",
+    "service_identity",
+    "shared",
+    "system",
+    "workos",
+]

@@ -22,6 +22,7 @@ from contextvars import Token
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar, cast, final
 
+import msgspec
 from contextvars_extras import ContextVarExt
 
 from tenantguard.errors import BindingError, NotBound
@@ -68,39 +69,60 @@ class Credential:
     def __repr__(self) -> str:
         return "Credential(...)"
 
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
     def __reduce__(self) -> str | tuple[Any, ...]:
         raise TypeError("A credential can't be pickled: it would leave the process.")
 
 
 @final
 class SystemContext:
-    """A named, logged reason to work across tenants. Made by `system`, closed when its block ends."""
+    """A named, logged reason to work across tenants. Made by `system`, closed for good when its block ends."""
 
-    __slots__ = ("closed", "reason")
+    __slots__ = ("_closed", "_reason")
 
     def __init__(self, reason: str) -> None:
-        self.reason = reason
-        self.closed = False
+        self._reason = reason
+        self._closed = False
+
+    @property
+    def reason(self) -> str:
+        """Why the block works across tenants."""
+        return self._reason
+
+    @property
+    def closed(self) -> bool:
+        """True once the block has ended: the context grants nothing any more."""
+        return self._closed
+
+    def close(self) -> None:
+        """End the right. There is no way back."""
+        self._closed = True
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("A system context can't be pickled: its right ends with its block.")
 
     def __repr__(self) -> str:
         return f"SystemContext(reason={self.reason!r}, closed={self.closed})"
 
 
 @final
-class Binding:
+class Binding(msgspec.Struct, frozen=True, gc=False, eq=False):
     """The immutable whole that is bound: an identity with its credential, or a system context."""
 
-    __slots__ = ("credential", "identity", "system")
-
-    def __init__(
-        self, identity: Identity | None, credential: Credential | None = None, system: SystemContext | None = None
-    ) -> None:
-        self.identity = identity
-        self.credential = credential
-        self.system = system
-
-    def __repr__(self) -> str:
-        return f"Binding(identity={self.identity!r}, system={self.system!r})"
+    identity: Identity | None
+    credential: Credential | None = None
+    system: SystemContext | None = None
 
 
 _BINDING: Final[ContextVarExt[Binding | None]] = ContextVarExt("tenantguard.binding", default=None)
@@ -114,19 +136,21 @@ _STACK_METHODS: Final = frozenset(
     function.__code__
     for function in (ExitStack.enter_context, AsyncExitStack.enter_async_context, AsyncExitStack.enter_context)
 )
+_ENTERS: Final = frozenset({"__enter__", "__aenter__"})
 _HOW_TO_BIND: Final = "Enter `with bind(identity):` first, or let TenantGuardMiddleware do it for requests."
 
 
-def _refuse_bare_generators(frame: FrameType | None, what: str) -> None:
+def _refuse_bare_generators(frame: FrameType | None, block: object) -> None:
     """Raise if the block would be opened by a generator that is not a context manager.
 
     Variables that a generator sets stay set in its caller whenever it yields (the problem of PEP 568), so the
     caller would go on with the generator's tenant. A generator that `contextlib` drives as a context manager
-    means exactly that; then whoever enters that context manager is looked at, and so on.
+    means exactly that; then whoever enters that context manager is looked at, and so on. The same holds for a
+    block that is opened by the ``__enter__`` of another context manager, or through an exit stack.
     """
     while frame is not None:
         code = frame.f_code
-        if code in _STACK_METHODS:
+        if code.co_name in _ENTERS or code in _STACK_METHODS:
             frame = frame.f_back
             continue
         if not code.co_flags & _GENERATOR_FLAGS:
@@ -134,8 +158,8 @@ def _refuse_bare_generators(frame: FrameType | None, what: str) -> None:
         driver = frame.f_back
         if driver is None or driver.f_code.co_filename != _CONTEXTLIB_FILE:
             raise BindingError(
-                f"{what} was entered in the generator {code.co_qualname}, whose caller would inherit the binding "
-                "at each yield.",
+                f"{type(block).__name__}() was entered in the generator {code.co_qualname}, whose caller would inherit "
+                "the binding at each yield.",
                 mend="Enter it in the function that iterates the generator, or make the generator a context "
                 "manager with contextlib.contextmanager or asynccontextmanager.",
             )
@@ -161,7 +185,7 @@ class _Block:
             raise BindingError(
                 f"This {type(self).__name__}() block is already entered.", mend="Make a new one for each block."
             )
-        _refuse_bare_generators(caller, f"{type(self).__name__}()")
+        _refuse_bare_generators(caller, self)
         self._token = _set(self._binding())
 
     def __enter__(self) -> Self:
@@ -211,7 +235,16 @@ class _Block:
         @functools.wraps(function)
         def bound(*args: Any, **kwargs: Any) -> Any:
             with self._again():
-                return function(*args, **kwargs)
+                result = function(*args, **kwargs)
+            if inspect.isawaitable(result) or inspect.isgenerator(result) or inspect.isasyncgen(result):
+                # It would run after the block, as whoever is bound then.
+                if inspect.iscoroutine(result):
+                    result.close()
+                raise BindingError(
+                    f"{type(self).__name__}() decorates {function!r}, whose result runs only after the block.",
+                    mend="Decorate an async function, or bind where the result is awaited or iterated.",
+                )
+            return result
 
         return cast(_F, bound)
 
@@ -296,7 +329,7 @@ class system(_Block):  # noqa: N801 - reads as a statement: `with system("nightl
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
         if self._context is not None:
-            self._context.closed = True
+            self._context.close()
             logger.info("system context left: %s", self._reason, extra={"tenantguard.reason": self._reason})
         super().__exit__(kind, error, trace)
 

@@ -28,10 +28,12 @@ __all__ = [
     "NotBound",
     "OutboundError",
     "StatementRefused",
+    "SuspendedTenant",
     "TenantGuardError",
     "TenantMismatch",
     "TenantRefused",
     "UnclassifiedTable",
+    "UnknownTenant",
     "UnprotectedEngine",
 ]
 
@@ -70,7 +72,6 @@ class InvalidTenantId(TenantGuardError, ValueError):
     """A tenant id that can't be used. The text tells the fault, not the value."""
 
     status = 403
-    code = "invalid_token"
     title = "Invalid tenant"
 
     def __init__(self, fault: str) -> None:
@@ -189,6 +190,18 @@ class TenantRefused(AuthorizationError):
     """The request names a tenant that the token does not allow, or the tenant may not be used now."""
 
     title = "Tenant refused"
+
+
+class UnknownTenant(TenantRefused):
+    """The tenant directory does not know the token's tenant."""
+
+    title = "Unknown tenant"
+
+
+class SuspendedTenant(TenantRefused):
+    """The token's tenant is suspended."""
+
+    title = "Suspended tenant"
 
 
 # --- the barrier -----------------------------------------------------------------------------------------

@@ -42,7 +42,8 @@ def validate_tenant_id(value: object) -> str:
 
     A tenant id is 1 to 128 characters: letters, digits and ``. _ : @ | ~ -``, the first a letter or a
     digit. Letters and digits outside ASCII are allowed where Unicode's NFKC form equals the id, so that two
-    ids that look alike or compare equal after normalisation can't both exist. Ids are case-sensitive.
+    ids that compare equal after normalisation can't both exist. Letters of two scripts that look alike are two
+    letters. Ids are case-sensitive.
 
     Raises:
         InvalidTenantId: it is not a string, is empty, too long, has other characters, or is not normalised.
@@ -81,6 +82,7 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
 
     Raises:
         InvalidTenantId: the id is not usable.
+        TypeError: the status is no `TenantStatus`.
     """
 
     id: str
@@ -89,6 +91,8 @@ class Tenant(msgspec.Struct, frozen=True, gc=False):
 
     def __post_init__(self) -> None:
         validate_tenant_id(self.id)
+        if not isinstance(self.status, TenantStatus):
+            raise TypeError("Tenant.status must be a TenantStatus.")
 
 
 class ActorType(StrEnum):
@@ -115,6 +119,9 @@ class Actor(msgspec.Struct, frozen=True, gc=False):
         name: a display name, where the token tells.
         model: an agent's model, where the token tells.
         version: the version of an agent or service, where the token tells.
+
+    Raises:
+        TypeError: the id is empty or no text, or the type is no `ActorType`.
     """
 
     id: str
@@ -124,6 +131,12 @@ class Actor(msgspec.Struct, frozen=True, gc=False):
     name: str | None = None
     model: str | None = None
     version: str | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.id, str) or not self.id:
+            raise TypeError("Actor.id must be a non-empty str.")
+        if not isinstance(self.type, ActorType):
+            raise TypeError("Actor.type must be an ActorType, for example ActorType.HUMAN.")
 
 
 class AuthorizationDetail(msgspec.Struct, frozen=True, gc=False):
@@ -181,6 +194,10 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         acr: authentication context class.
         amr: authentication methods.
         confirmation: the sender constraint.
+
+    Raises:
+        TypeError: a part that decides access is of the wrong kind, for example scopes that are one text. Struct
+            types are not checked by themselves, and what is mutable could change after it was verified.
     """
 
     subject: Actor
@@ -202,6 +219,17 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     acr: str | None = None
     amr: tuple[str, ...] = ()
     confirmation: Confirmation | None = None
+
+    def __post_init__(self) -> None:
+        if not isinstance(self.subject, Actor) or not isinstance(self.actor, Actor):
+            raise TypeError("Identity.subject and Identity.actor must be Actors.")
+        if self.tenant is not None and not isinstance(self.tenant, Tenant):
+            raise TypeError("Identity.tenant must be a Tenant or None.")
+        if not isinstance(self.scopes, frozenset):
+            raise TypeError("Identity.scopes must be a frozenset of str.")
+        for name in ("prior_actors", "authorization_details", "audience", "amr"):
+            if not isinstance(getattr(self, name), tuple):
+                raise TypeError(f"Identity.{name} must be a tuple.")
 
     @property
     def chain(self) -> tuple[Actor, ...]:

@@ -8,7 +8,7 @@ from fastapi import FastAPI
 from examples.fastapi_app import copilot, database, documents
 from examples.fastapi_app.models import Base
 from examples.fastapi_app.settings import Settings
-from tenantguard import Issuer, TenantGuard, TenantGuardMiddleware, TokenExchange
+from tenantguard import TenantGuard, TenantGuardMiddleware, TokenExchange
 from tenantguard.orm import check_metadata
 
 AUDIENCE = "https://documents.example"
@@ -17,7 +17,7 @@ AUDIENCE = "https://documents.example"
 def create_app(settings: Settings) -> FastAPI:
     """Build the app with its guard, engines and clients."""
     guard = TenantGuard(
-        issuers=[Issuer(settings.issuer_url, audience=AUDIENCE)],
+        issuers=[settings.issuer(AUDIENCE)],
         exchange=TokenExchange(
             f"{settings.issuer_url}/token", client_id="documents-app", client_secret=settings.client_secret
         ),

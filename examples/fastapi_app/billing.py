@@ -3,7 +3,7 @@
 from fastapi import FastAPI
 
 from examples.fastapi_app.settings import Settings
-from tenantguard import Issuer, TenantGuard, TenantGuardMiddleware, current_identity, current_tenant, requires
+from tenantguard import TenantGuard, TenantGuardMiddleware, current_identity, current_tenant, requires
 
 AUDIENCE = "https://billing.example"
 PLANS = {"acme": 100, "globex": 20}
@@ -11,7 +11,7 @@ PLANS = {"acme": 100, "globex": 20}
 
 def create_app(settings: Settings) -> FastAPI:
     """Build the service. It trusts tokens for its own audience alone."""
-    guard = TenantGuard(issuers=[Issuer(settings.issuer_url, audience=AUDIENCE)], public=["/health"])
+    guard = TenantGuard(issuers=[settings.issuer(AUDIENCE)], public=["/health"])
     app = FastAPI(title="Billing")
     app.add_middleware(TenantGuardMiddleware, guard=guard)
 

@@ -61,9 +61,11 @@ class Play:
         )
 
     def _token(self, form: dict[str, str], client: str) -> str:
-        response = self.http.post(
-            f"{self.stage.issuer_url}/token", data=form, auth=(client, self.stage.secrets[client])
-        )
+        secret = self.stage.secrets.get(client)
+        if secret is None:  # a public client only says its name (RFC 6749, section 2.1)
+            form = {**form, "client_id": client}
+        auth = (client, secret) if secret else None
+        response = self.http.post(self.stage.issuer.token_endpoint, data=form, auth=auth)
         response.raise_for_status()
         token: str = response.json()["access_token"]
         return token
@@ -76,7 +78,7 @@ class Play:
             "audience": app.AUDIENCE,
             "scope": "documents:read documents:write usage:read",
         }
-        return self._token(form, "documents-app")
+        return self._token(form, "web")
 
     def call(self, method: str, path: str, token: str | None, **kwargs: Any) -> httpx2.Response:
         headers = {**kwargs.pop("headers", {}), **({"Authorization": f"Bearer {token}"} if token else {})}
@@ -226,9 +228,9 @@ def show(played: list[Attempt], console: Console) -> None:
     table = Table(title="tenantguard: what was tried, and what happened", show_lines=False, expand=False)
     table.add_column("", width=2)
     table.add_column("who", style="bold")
-    table.add_column("tried")
-    table.add_column("expected", style="dim")
-    table.add_column("happened")
+    table.add_column("tried", overflow="fold")
+    table.add_column("expected", style="dim", overflow="fold")
+    table.add_column("happened", overflow="fold")
     for attempt in played:
         mark, colour = ("✓", "green") if attempt.held else ("✗", "bold red")
         table.add_row(
@@ -244,7 +246,7 @@ def main() -> int:
     parser.add_argument("--database-url", help="sqlite:///… or postgresql://…; a temporary SQLite file by default")
     parser.add_argument("--json", action="store_true", help="print the attempts as JSON instead of a table")
     options = parser.parse_args()
-    console = Console()
+    console = Console(width=None if sys.stdout.isatty() else 140)
     with ExitStack() as stack:
         with console.status("Starting the issuer, the document service and the billing service …"):
             stage = stack.enter_context(Stage(options.database_url))

@@ -3,6 +3,8 @@
 import os
 from dataclasses import dataclass
 
+from tenantguard import Issuer
+
 
 @dataclass(frozen=True, slots=True)
 class Settings:
@@ -19,6 +21,10 @@ class Settings:
     client_secret: str
     billing_url: str
     database_url: str = "sqlite:///example.db"
+
+    def issuer(self, audience: str) -> Issuer:
+        """Return the issuer whose tokens for one audience are trusted; the demo's runs on this machine."""
+        return Issuer(self.issuer_url, audience=audience, allow_private_addresses=True)
 
     @classmethod
     def from_environment(cls) -> "Settings":

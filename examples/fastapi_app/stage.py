@@ -56,18 +56,24 @@ class Stage:
                 DevUser("bob", password="bob", tenant="globex", scopes="documents:read documents:write usage:read"),
             ],
             clients=[
-                DevClient("documents-app", self.secrets["documents-app"], audiences=[billing.AUDIENCE]),
+                DevClient("web", audiences=app.AUDIENCE),
+                DevClient(
+                    "documents-app",
+                    self.secrets["documents-app"],
+                    audiences=billing.AUDIENCE,
+                    accepts=app.AUDIENCE,
+                ),
                 DevClient(
                     "copilot",
                     self.secrets["copilot"],
                     actor_type="agent",
                     model="example-model",
-                    audiences=[app.AUDIENCE],
+                    audiences=app.AUDIENCE,
                 ),
                 DevClient(
                     "invoice-sync",
                     self.secrets["invoice-sync"],
-                    audiences=[app.AUDIENCE],
+                    audiences=app.AUDIENCE,
                     tenant="acme",
                     scopes="documents:read",
                 ),

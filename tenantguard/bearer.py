@@ -1,0 +1,62 @@
+"""How a bearer token is read from a request: one Authorization header, and nothing else (RFC 6750, section 2.1).
+
+A token in the body or in the query string is never read (sections 2.2 and 2.3: it ends up in logs and caches). For
+browsers, whose WebSocket interface can't send headers, an app may declare that a subprotocol carries the token.
+"""
+
+import re
+from collections.abc import Iterable
+from typing import Final
+
+from tenantguard.errors import InvalidRequest, MissingCredential
+
+__all__ = ["read_authorization", "read_subprotocol"]
+
+_BEARER: Final = re.compile(rb"bearer +([A-Za-z0-9._~+/-]+=*)", re.IGNORECASE)
+_OTHER_SCHEME: Final = re.compile(
+    rb"(?!bearer\s|bearer\Z)[!#$%&'*+.^_`|~0-9A-Za-z-]+(?: +[\x21-\x7e].*)?", re.IGNORECASE
+)
+_MEND: Final = "Send exactly one header 'Authorization: Bearer <token>'."
+_TOKEN: Final = re.compile(r"[A-Za-z0-9._~+-]+")
+
+
+def read_authorization(value: bytes) -> str:
+    """Return the token of an Authorization header.
+
+    Args:
+        value: the header's value.
+
+    Raises:
+        MissingCredential: the header has another scheme than Bearer.
+        InvalidRequest: it is malformed: no token, several, odd white space, characters that no token has.
+
+    Source: RFC 6750, section 2.1; RFC 9110, section 11.4.
+    """
+    match = _BEARER.fullmatch(value)
+    if match is not None:
+        return match[1].decode("ascii")
+    if _OTHER_SCHEME.fullmatch(value):
+        raise MissingCredential("The Authorization header has another scheme than Bearer.")
+    raise InvalidRequest("The Authorization header is malformed.", mend=_MEND)
+
+
+def read_subprotocol(subprotocols: Iterable[str], prefix: str) -> tuple[str | None, list[str]]:
+    """Return the token that a WebSocket subprotocol carries, if one does, and the other subprotocols.
+
+    Args:
+        subprotocols: those that the client offers.
+        prefix: what a token's subprotocol begins with, for example ``"bearer."``.
+
+    Raises:
+        InvalidRequest: several subprotocols carry a token, or what follows the prefix can't be one.
+    """
+    others: list[str] = []
+    token: str | None = None
+    for offered in subprotocols:
+        if not offered.startswith(prefix):
+            others.append(offered)
+        elif token is not None:
+            raise InvalidRequest("Several subprotocols carry a token.", mend="Send one.")
+        elif not _TOKEN.fullmatch(token := offered[len(prefix) :]):
+            raise InvalidRequest("The subprotocol that carries the token is malformed.", mend=f"Send {prefix}<token>.")
+    return token, others

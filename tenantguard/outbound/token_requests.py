@@ -1,0 +1,108 @@
+"""One wish for a token, with everything that it depends on, read once from the context of the caller.
+
+From here on nothing looks at the context again. The exchange may run in another thread, for several callers at once, or
+ahead of time to refresh a token: whom it is for is in the request alone.
+"""
+
+import hashlib
+from typing import Final, final
+
+from tenantguard.context import Credential, current_binding
+from tenantguard.errors import NotBound, OutboundError
+from tenantguard.identity import Identity
+from tenantguard.outbound.destinations import Destination
+
+__all__ = ["TokenRequest", "bound_caller"]
+
+_HOW_TO_DECLARE_OWN_CALLS: Final = (
+    'Make the call while a request with a token is served, or declare the destination with mode="client_credentials" '
+    "if the service calls for itself."
+)
+
+
+@final
+class TokenRequest:
+    """A token that is wanted for a destination: for a caller by exchange, or for the service itself.
+
+    Make one with `TokenRequest.on_behalf_of` or `TokenRequest.for_service`. It never shows its token.
+
+    Attributes:
+        key: identifies the token that answers it: destination and, for an exchange, the digest of the subject token
+            with tenant, subject and actor.
+        destination: for which destination.
+        identity: for whom; ``None`` for the service itself.
+    """
+
+    __slots__ = ("_credential", "destination", "identity", "key")
+
+    def __init__(
+        self,
+        key: tuple[object, ...],
+        destination: Destination,
+        identity: Identity | None = None,
+        credential: Credential | None = None,
+    ) -> None:
+        self.key = key
+        self.destination = destination
+        self.identity = identity
+        self._credential = credential
+
+    @classmethod
+    def on_behalf_of(cls, identity: Identity, credential: Credential, destination: Destination) -> "TokenRequest":
+        """Return the wish for a token that carries ``identity`` to ``destination`` (RFC 8693, section 2.1)."""
+        tenant = identity.tenant
+        key = (
+            hashlib.sha256(credential.reveal().encode("utf-8", "surrogatepass")).digest(),
+            tenant.id if tenant is not None else None,
+            identity.subject.id,
+            identity.actor.id,
+            destination.key,
+        )
+        return cls(key, destination, identity, credential)
+
+    @classmethod
+    def for_service(cls, destination: Destination) -> "TokenRequest":
+        """Return the wish for a token of the service itself (RFC 6749, section 4.4)."""
+        return cls((destination.key,), destination)
+
+    @classmethod
+    def from_context(cls, destination: Destination) -> "TokenRequest":
+        """Return the wish that fits the destination's mode, for whoever is bound now.
+
+        Raises:
+            NotBound: the destination wants a caller carried on, and none is bound or its token is not.
+            OutboundError: the destination's mode needs no token of the token service.
+        """
+        if destination.mode == "client_credentials":
+            return cls.for_service(destination)
+        if destination.mode != "exchange":
+            raise OutboundError(f"The mode {destination.mode} of {destination} asks for no token.")
+        identity, credential = bound_caller(destination)
+        return cls.on_behalf_of(identity, credential, destination)
+
+    @property
+    def subject_token_type(self) -> str | None:
+        """The RFC 8693 type of the subject token."""
+        return self._credential.token_type if self._credential is not None else None
+
+    def reveal_subject_token(self) -> str | None:
+        """Return the subject token, for the request to the token endpoint alone."""
+        return self._credential.reveal() if self._credential is not None else None
+
+    def __repr__(self) -> str:
+        return f"TokenRequest({self.destination})"
+
+
+def bound_caller(destination: Destination) -> tuple[Identity, Credential]:
+    """Return who is bound now, with the token behind it.
+
+    Raises:
+        NotBound: nobody is bound, or without a token, or a system context is, which never calls out for one tenant.
+    """
+    binding = current_binding()
+    if binding is None or binding.identity is None or binding.credential is None or binding.system is not None:
+        raise NotBound(
+            f"A call to {destination} carries the caller's identity, and no caller with a token is bound.",
+            mend=_HOW_TO_DECLARE_OWN_CALLS,
+        )
+    return binding.identity, binding.credential
