@@ -64,7 +64,7 @@ class Play:
         secret = self.stage.secrets.get(client)
         if secret is None:  # a public client only says its name (RFC 6749, section 2.1)
             form = {**form, "client_id": client}
-        auth = (client, secret) if secret else None
+        auth = httpx2.BasicAuth(client, secret) if secret else httpx2.USE_CLIENT_DEFAULT
         response = self.http.post(self.stage.issuer.token_endpoint, data=form, auth=auth)
         response.raise_for_status()
         token: str = response.json()["access_token"]

