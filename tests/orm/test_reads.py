@@ -30,7 +30,10 @@ READS = {
     "tenant or other": (lambda: select(title).where(or_(Document.tenant_id == "b", Document.size == 1)), ["a1"]),
     "inner join": (lambda: select(title).join(Document.folder), ["a1", "a2", "a3"]),
     "outer join": (lambda: select(title).outerjoin(Document.folder), OWN),
-    "outer join on true": (lambda: select(Folder.name).select_from(Document).outerjoin(Folder, true()), ["a-folder"] * 4),
+    "outer join on true": (
+        lambda: select(Folder.name).select_from(Document).outerjoin(Folder, true()),
+        ["a-folder"] * 4,
+    ),
     "cross join": (lambda: select(title).join(Folder, true()), OWN),
     "comma join": (lambda: select(title, Folder.name).where(Document.folder_id == Folder.id), ["a1", "a2", "a3"]),
     "self join": (lambda: select(title).join(other, other.id != Document.id).distinct(), OWN),

@@ -63,9 +63,7 @@ FOREIGN = {
     "bulk": lambda db: db.bulk_insert_mappings(Document, [{"title": "x", "tenant_id": "b"}]),
     "update": lambda db: db.execute(update(Document).values(tenant_id="b")),
     "update expression": lambda db: db.execute(update(Document).values(tenant_id=func.lower("B"))),
-    "update parameter": lambda db: db.execute(
-        update(Document).values(tenant_id=bindparam("whose")), {"whose": "b"}
-    ),
+    "update parameter": lambda db: db.execute(update(Document).values(tenant_id=bindparam("whose")), {"whose": "b"}),
     "changed object": lambda db: (
         setattr(db.scalars(select(Document)).first(), "tenant_id", "b"),
         db.flush(),
@@ -86,9 +84,12 @@ def test_updates_and_deletes_touch_own_rows_only(engine: Engine, db: Session) ->
     assert db.execute(update(Document).where(Document.id == foreign).values(title="x")).rowcount == 0
     assert db.execute(delete(Document).where(Document.id == foreign)).rowcount == 0
     assert db.execute(update(Document).values(title="mine")).rowcount == 4
-    assert db.execute(
-        update(Document).where(Document.folder_id == Folder.id, Folder.name == "b-folder").values(title="x")
-    ).rowcount == 0
+    assert (
+        db.execute(
+            update(Document).where(Document.folder_id == Folder.id, Folder.name == "b-folder").values(title="x")
+        ).rowcount
+        == 0
+    )
     db.bulk_update_mappings(Document, [{"id": db.scalars(select(Document.id)).first(), "size": 9}])
     db.commit()
     assert [title for tenant, title in everything(engine) if tenant == "b"] == ["b1", "b2", "b3", "b4"]
