@@ -1,0 +1,1 @@
+"""What the barrier costs, as ratios within one run."""
