@@ -17,7 +17,7 @@ JWT_TYPE = "urn:ietf:params:oauth:token-type:jwt"
 ISSUER = DevIssuer("http://127.0.0.1:9000", audience="documents")
 BILLING = Destination("https://billing.example", audience="billing", scopes="invoices:read")
 ANY_SCOPE = Destination("https://billing.example", audience="billing")
-IDENTITY, CREDENTIAL = caller(ISSUER, scopes="invoices:read documents:read")
+IDENTITY, CREDENTIAL = caller(ISSUER, scopes="invoices:read documents:read", expires_in=3600)
 REQUEST = TokenRequest.on_behalf_of(IDENTITY, CREDENTIAL, BILLING)
 
 
