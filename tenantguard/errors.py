@@ -19,19 +19,25 @@ __all__ = [
     "ExchangeError",
     "ExpiredToken",
     "ForeignTenantWrite",
+    "InsufficientAuthentication",
     "InsufficientScope",
+    "InvalidProof",
     "InvalidRequest",
     "InvalidTenantId",
     "InvalidToken",
     "IssuerUnavailable",
     "MissingCredential",
+    "NonceRequired",
     "NotBound",
     "OutboundError",
+    "RevokedToken",
     "StatementRefused",
+    "StoreUnavailable",
     "SuspendedTenant",
     "TenantGuardError",
     "TenantMismatch",
     "TenantRefused",
+    "Unavailable",
     "UnclassifiedTable",
     "UnknownTenant",
     "UnprotectedEngine",
@@ -147,16 +153,88 @@ class ExpiredToken(InvalidToken):
         super().__init__(message, reason="expired", mend="Ask the issuer for a new one.")
 
 
-class IssuerUnavailable(TenantGuardError):
-    """The issuer's keys can't be had now, so no token of it can be verified (503). Fails closed."""
+class RevokedToken(InvalidToken):
+    """The token was good and has been revoked, or its session, subject, actor, grant or tenant has."""
+
+    title = "Revoked token"
+
+    def __init__(self, message: str = "The token has been revoked.") -> None:
+        super().__init__(message, reason="revoked", mend="Log in again, or ask the issuer for a new one.")
+
+
+class InvalidProof(InvalidToken):
+    """The token is bound to a key, and the request does not prove that its sender holds that key (RFC 9449)."""
+
+    code = "invalid_dpop_proof"
+    title = "Invalid proof of possession"
+
+
+class NonceRequired(InvalidProof):
+    """The DPoP proof must hold the nonce that the challenge gives (RFC 9449, section 9).
+
+    Args:
+        nonce: the nonce to use.
+    """
+
+    code = "use_dpop_nonce"
+    title = "Nonce required"
+
+    def __init__(self, nonce: str) -> None:
+        super().__init__(
+            "The DPoP proof must hold the nonce of this answer.",
+            reason="nonce",
+            mend="Send the request again with a proof that holds the nonce of the DPoP-Nonce header.",
+        )
+        self.nonce = nonce
+
+
+class InsufficientAuthentication(AuthenticationError):
+    """The token is good, and the human behind it must log in more strongly or more recently (RFC 9470, section 3).
+
+    Args:
+        acr_values: the authentication context classes that are enough, in the order of preference.
+        max_age: most seconds since the log-in.
+    """
+
+    code = "insufficient_user_authentication"
+    title = "Stronger authentication needed"
+
+    def __init__(self, *, acr_values: Iterable[str] = (), max_age: int | None = None) -> None:
+        self.acr_values = tuple(acr_values)
+        self.max_age = max_age
+        wanted = [f"one of the levels {' '.join(self.acr_values)}"] if self.acr_values else []
+        wanted += [f"a log-in at most {max_age} seconds ago"] if max_age is not None else []
+        super().__init__(
+            f"This resource needs {' and '.join(wanted)}.",
+            mend="Send the user to the authorization server with the acr_values and max_age of the challenge.",
+        )
+
+
+class Unavailable(TenantGuardError):
+    """What a check needs does not answer now, so nobody is let in (503). Fails closed; the caller may try again."""
 
     status = 503
+    title = "Temporarily unavailable"
+
+    @property
+    def detail(self) -> str | None:
+        """A fixed sentence: the caller may try again."""
+        return "The request can't be checked now. Try again later."
+
+
+class IssuerUnavailable(Unavailable):
+    """The issuer's keys can't be had now, so no token of it can be verified (503). Fails closed."""
+
     title = "Identity provider unavailable"
 
     @property
     def detail(self) -> str | None:
         """A fixed sentence: the caller may try again."""
         return "The token can't be verified now because its issuer does not answer. Try again later."
+
+
+class StoreUnavailable(Unavailable):
+    """A store that a check needs (API keys, DPoP replays, revocations, tenants) does not answer (503)."""
 
 
 class AuthorizationError(TenantGuardError):

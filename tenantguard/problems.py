@@ -9,7 +9,7 @@ from typing import Final
 
 import msgspec
 
-from tenantguard.errors import InsufficientScope, IssuerUnavailable, MissingCredential, TenantGuardError
+from tenantguard.errors import InsufficientScope, MissingCredential, TenantGuardError, Unavailable
 
 __all__ = ["challenge", "problem"]
 
@@ -72,6 +72,6 @@ def problem(
     ]
     if error.status == 401 or error.code is not None:
         headers.append((b"www-authenticate", challenge(error, realm=realm, extra=extra).encode("ascii")))
-    if isinstance(error, IssuerUnavailable):
+    if isinstance(error, Unavailable):
         headers.append((b"retry-after", _RETRY_AFTER))
     return error.status, headers, body
