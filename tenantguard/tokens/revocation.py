@@ -158,13 +158,21 @@ class Revocations:
 
     # --- revoking ------------------------------------------------------------------------------------------
 
-    def revoke(self, kind: RevocationKind, id: str, *, issuer: str | None = None) -> Revocation:  # noqa: A002 - its name
+    def revoke(
+        self,
+        kind: RevocationKind,
+        id: str,  # noqa: A002 - its name
+        *,
+        issuer: str | None = None,
+        at: float | None = None,
+    ) -> Revocation:
         """Revoke, here at once and in every other worker within a second. Blocks while a feed is written to.
 
         Args:
             kind: what to revoke.
             id: its id.
             issuer: whose id that is. Give it where you know it: without, the ids of every issuer are revoked.
+            at: seconds since the epoch when it happened; now by default, and never later.
 
         Raises:
             StoreUnavailable: the feed could not be written to. It holds in this process all the same; try again.
@@ -172,15 +180,23 @@ class Revocations:
         """
         if not isinstance(id, str) or not id:
             raise ValueError('An id is needed, for example revoke(RevocationKind.SESSION, "session-id").')
-        revocation = Revocation(RevocationKind(kind), id, issuer, time())
+        now = time()
+        revocation = Revocation(RevocationKind(kind), id, issuer, now if at is None else min(at, now))
         self.receive(revocation)
         if self._feed is not None:
             self._feed.publish(revocation, until=revocation.at + self.keep_for)
         return revocation
 
-    async def revoke_async(self, kind: RevocationKind, id: str, *, issuer: str | None = None) -> Revocation:  # noqa: A002
+    async def revoke_async(
+        self,
+        kind: RevocationKind,
+        id: str,  # noqa: A002 - its name
+        *,
+        issuer: str | None = None,
+        at: float | None = None,
+    ) -> Revocation:
         """Do what `revoke` does without holding up the event loop."""
-        return await anyio.to_thread.run_sync(lambda: self.revoke(kind, id, issuer=issuer))
+        return await anyio.to_thread.run_sync(lambda: self.revoke(kind, id, issuer=issuer, at=at))
 
     def receive(self, revocation: Revocation) -> None:
         """Take in a revocation that somebody else made."""
