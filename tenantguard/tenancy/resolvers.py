@@ -10,6 +10,7 @@ from typing import Any, Final, Protocol, final
 
 from tenantguard.errors import ConfigurationError, InvalidRequest, TenantRefused, UnknownTenant
 from tenantguard.identity import validate_tenant_id
+from tenantguard.paths import path_of
 
 __all__ = ["TenantFromHeader", "TenantFromHost", "TenantFromPath", "TenantResolver", "tenant_said"]
 
@@ -149,10 +150,7 @@ class TenantFromPath:
 
     async def resolve(self, scope: Mapping[str, Any]) -> str | None:
         """Return the tenant of the path."""
-        path: str = scope["path"]
-        root: str = scope.get("root_path", "")
-        if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
-            path = path[len(root) :]
+        path = path_of(scope)
         if not path.startswith(self._prefix):
             return None
         segment = path[len(self._prefix) :].partition("/")[0]

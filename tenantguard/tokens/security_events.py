@@ -165,10 +165,7 @@ class SecurityEventReceiver:
             if not isinstance(event, dict):
                 raise _Refused("invalid_request", "An event is no JSON object.")
             if name not in _REVOKING:
-                logger.info(
-                    "The security event %s needs nothing to be done.",
-                    "verification" if name == VERIFICATION else "received",
-                )
+                logger.info("A security event of %s asks for nothing.", issuer.url)
                 continue
             happened = _seconds(event.get("event_timestamp")) or issued_at
             subject = claims.get("sub_id", event.get("subject"))
@@ -176,9 +173,7 @@ class SecurityEventReceiver:
                 named = revoked_by(subject, transmitter=issuer.url, speaks_for=self._speaks_for[issuer.url])
             except UnusableSubject as fault:
                 raise _Refused("invalid_request", str(fault)) from None
-            revoked += [
-                (one, happened) for one in named if name == SESSION_REVOKED or one.kind is not RevocationKind.SESSION
-            ]
+            revoked += [(one, happened) for one in named]
         for one, happened in revoked:
             await self._revocations.revoke_async(one.kind, one.id, issuer=one.issuer, at=happened)
         if revoked:
