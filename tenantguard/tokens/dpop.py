@@ -86,7 +86,9 @@ class DPoP:
         self.max_age: Final = _checked_seconds("max_age", max_age, 1, LONGEST_AGE)
         self.leeway: Final = _checked_seconds("leeway", leeway, 0, LONGEST_LEEWAY)
         if nonces is not None and not isinstance(nonces, DPoPNonces):
-            raise ConfigurationError("DPoP(nonces=...) is no DPoPNonces.", mend="For example nonces=DPoPNonces(secret).")
+            raise ConfigurationError(
+                "DPoP(nonces=...) is no DPoPNonces.", mend="For example nonces=DPoPNonces(secret)."
+            )
         self.nonces: Final = nonces
         if replays is not None and not isinstance(replays, ReplayStore):
             raise ConfigurationError(
@@ -163,7 +165,9 @@ class DPoP:
             _refuse("The DPoP proof's signature is wrong.", "signature")
         self._keys.put(proof)
         if await self.replays.add(_replay_key(proof), ttl) is not True:
-            _refuse("The DPoP proof was used before.", "replay", mend="Make a new proof with a new jti for each request.")
+            _refuse(
+                "The DPoP proof was used before.", "replay", mend="Make a new proof with a new jti for each request."
+            )
         return Possession(proof.key.thumbprint, next_nonce)
 
     def _check_claims(self, claims: ProofClaims, *, token: str, method: str, url: str) -> float:
