@@ -6,13 +6,14 @@ whether it may be repeated. Every fault and every delay beyond the deadline is a
 """
 
 import asyncio
+import contextlib
 import threading
 from typing import Any, Final, TypeAlias, final
 
 import anyio
 import redis
 import redis.asyncio
-from anyio.lowlevel import RunVar
+from anyio.lowlevel import RunVar, current_token
 from redis.asyncio.retry import Retry as AsyncRetry
 from redis.backoff import NoBackoff
 from redis.retry import Retry
@@ -77,9 +78,8 @@ class RedisConnections:
         retry = Retry(NoBackoff(), 0)
         return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(self._url, retry=retry, **self._options))
 
-    def _client(self) -> redis.asyncio.Redis:
+    def _client(self, loop: asyncio.AbstractEventLoop) -> redis.asyncio.Redis:
         """Return the client of the running asyncio loop."""
-        loop = asyncio.get_running_loop()
         with self._lock:
             client = self._by_loop.get(loop)
             if client is None:
@@ -101,8 +101,9 @@ class RedisConnections:
         """
         try:
             with anyio.fail_after(self.timeout):
-                if _on_asyncio():
-                    return await self._execute_on_asyncio(command)
+                loop = _asyncio_loop()
+                if loop is not None:
+                    return await self._execute_on_asyncio(loop, command)
                 return await anyio.to_thread.run_sync(
                     self._execute_in_thread, command, abandon_on_cancel=True, limiter=self._own_limiter()
                 )
@@ -112,13 +113,14 @@ class RedisConnections:
                 mend="See that it runs, can be reached, and may be written to by this user.",
             ) from fault
 
-    async def _execute_on_asyncio(self, command: tuple[Argument, ...]) -> Any:
-        # A task of its own, which is never cancelled: redis-py loses a connection of its pool for ever when it is
-        # cancelled while it puts it back. It ends by the timeouts of its socket.
-        task = asyncio.get_running_loop().create_task(self._client().execute_command(*command))
+    async def _execute_on_asyncio(self, loop: asyncio.AbstractEventLoop, command: tuple[Argument, ...]) -> Any:
+        # A task of its own, which is not cancelled with its caller: redis-py may lose a connection of its pool for
+        # ever when it is cancelled while it puts it back. The task ends by the timeouts of its socket.
+        task = loop.create_task(self._client(loop).execute_command(*command))
         self._running.add(task)
         task.add_done_callback(self._done)
-        return await asyncio.shield(task)
+        await asyncio.wait((task,))
+        return task.result()
 
     def _done(self, task: asyncio.Task[Any]) -> None:
         self._running.discard(task)
@@ -138,21 +140,19 @@ class RedisConnections:
 
     async def aclose(self) -> None:
         """Close the connections of the running event loop and those of the threads. A later command opens new ones."""
-        if _on_asyncio():
+        loop = _asyncio_loop()
+        if loop is not None:
             with self._lock:
-                client = self._by_loop.pop(asyncio.get_running_loop(), None)
+                client = self._by_loop.pop(loop, None)
             if client is not None:
-                await client.aclose()
-                await client.connection_pool.disconnect()
+                with contextlib.suppress(*_FAULTS):
+                    await client.aclose()
         await anyio.to_thread.run_sync(self._sync.connection_pool.disconnect, limiter=self._own_limiter())
 
     def __repr__(self) -> str:
         return f"RedisConnections(timeout={self.timeout:g})"
 
 
-def _on_asyncio() -> bool:
-    try:
-        asyncio.get_running_loop()
-    except RuntimeError:
-        return False
-    return True
+def _asyncio_loop() -> asyncio.AbstractEventLoop | None:
+    loop = current_token().native_token
+    return loop if isinstance(loop, asyncio.AbstractEventLoop) else None
