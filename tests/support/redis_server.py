@@ -5,6 +5,7 @@ server that the package may have started on Redis's own port is not used.
 """
 
 import fcntl
+import os
 import shutil
 import socket
 import subprocess
@@ -33,9 +34,10 @@ def find_redis_server() -> str:
     with Path(tempfile.gettempdir(), "tenantguard-tests-apt.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)
         found = shutil.which("redis-server")
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
         for command in () if found else _INSTALL:
             try:
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=300)
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=environment)
             except (OSError, subprocess.SubprocessError) as fault:
                 shown = getattr(fault, "stderr", None) or fault
                 raise RuntimeError(

@@ -90,11 +90,12 @@ class RedisConnections:
                 client = self._by_loop[loop] = redis.asyncio.Redis.from_pool(pool)
             return client
 
-    async def execute(self, *command: Argument) -> Any:
+    async def execute(self, name: str, *arguments: Argument) -> Any:
         """Send one command and return what redis-py makes of its answer.
 
         Args:
-            command: its name and arguments, for example ``"GET", "key"``.
+            name: for example ``"GET"``.
+            arguments: for example a key.
 
         Raises:
             StoreUnavailable: Redis can't be reached, did not answer in time, or answered with an error.
@@ -103,20 +104,23 @@ class RedisConnections:
             with anyio.fail_after(self.timeout):
                 loop = _asyncio_loop()
                 if loop is not None:
-                    return await self._execute_on_asyncio(loop, command)
+                    return await self._execute_on_asyncio(loop, name, arguments)
                 return await anyio.to_thread.run_sync(
-                    self._execute_in_thread, command, abandon_on_cancel=True, limiter=self._own_limiter()
+                    self._execute_in_thread, name, arguments, abandon_on_cancel=True, limiter=self._own_limiter()
                 )
         except _FAULTS as fault:
             raise StoreUnavailable(
-                f"Redis could not carry out {command[0]} ({type(fault).__name__}).",
+                f"Redis could not carry out {name} ({type(fault).__name__}).",
                 mend="See that it runs, can be reached, and may be written to by this user.",
             ) from fault
 
-    async def _execute_on_asyncio(self, loop: asyncio.AbstractEventLoop, command: tuple[Argument, ...]) -> Any:
+    async def _execute_on_asyncio(
+        self, loop: asyncio.AbstractEventLoop, name: str, arguments: tuple[Argument, ...]
+    ) -> Any:
         # A task of its own, which is not cancelled with its caller: redis-py may lose a connection of its pool for
         # ever when it is cancelled while it puts it back. The task ends by the timeouts of its socket.
-        task = loop.create_task(self._client(loop).execute_command(*command))
+        client: Any = self._client(loop)
+        task: asyncio.Task[Any] = loop.create_task(client.execute_command(name, *arguments))
         self._running.add(task)
         task.add_done_callback(self._done)
         await asyncio.wait((task,))
@@ -127,8 +131,9 @@ class RedisConnections:
         if not task.cancelled():
             task.exception()  # whoever waited has it, or has given up
 
-    def _execute_in_thread(self, command: tuple[Argument, ...]) -> Any:
-        return self._sync.execute_command(*command)
+    def _execute_in_thread(self, name: str, arguments: tuple[Argument, ...]) -> Any:
+        client: Any = self._sync
+        return client.execute_command(name, *arguments)
 
     def _own_limiter(self) -> anyio.CapacityLimiter:
         """The threads of this store in the running loop; anyio's own are shared with the app's sync endpoints."""
