@@ -4,19 +4,35 @@ A slow password hash would add nothing: a key is 256 random bits, and nobody can
 guess costs. The digest still shows itself nowhere: a log with digests tells which keys are kept where.
 """
 
+import re
+from collections.abc import Iterable
 from enum import StrEnum
 from typing import Final, final
 
 import msgspec
 
+from tenantguard.errors import ConfigurationError, TenantGuardError
 from tenantguard.identity import ActorType, validate_tenant_id
 
-__all__ = ["HASH_LENGTH", "ID_LENGTH", "ApiKey", "ApiKeyState", "KeyHash"]
+__all__ = [
+    "HASH_LENGTH",
+    "ID_LENGTH",
+    "ApiKey",
+    "ApiKeyState",
+    "EndedApiKey",
+    "KeyHash",
+    "UnknownApiKey",
+    "usable_line",
+    "usable_scopes",
+    "usable_seconds",
+]
 
 ID_LENGTH: Final = 16
 """Characters of a key's id."""
 HASH_LENGTH: Final = 32
 """Bytes of a key's digest."""
+_LONGEST_LIFETIME: Final = 100 * 366 * 86400
+_SCOPE: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
 
 
 @final
@@ -100,3 +116,73 @@ class ApiKey(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         if self.expires_at is not None and self.expires_at <= now:
             return ApiKeyState.EXPIRED
         return ApiKeyState.ACTIVE
+
+
+class UnknownApiKey(TenantGuardError, LookupError):
+    """There is no such key, or none within reach of the bound identity."""
+
+    status = 404
+    title = "Unknown API key"
+
+    def __init__(self) -> None:
+        super().__init__(
+            "There is no API key with this id.",
+            mend=f"The id is the {ID_LENGTH} characters between the underscores of the key.",
+        )
+
+
+class EndedApiKey(TenantGuardError):
+    """The key is revoked or expired, so nothing can take its place."""
+
+    status = 409
+    title = "Ended API key"
+
+    def __init__(self, state: ApiKeyState) -> None:
+        super().__init__(f"The API key is {state}, so it can't be rotated.", mend="Mint a new one.")
+
+
+# --- what a key may be minted with -----------------------------------------------------------------------
+
+
+def usable_seconds(value: float, name: str, *, least: int) -> int:
+    """Return a duration in whole seconds, if it is one of ``least`` to a hundred years.
+
+    Raises:
+        ConfigurationError: it is not.
+    """
+    if isinstance(value, bool) or not isinstance(value, int | float) or not least <= value <= _LONGEST_LIFETIME:
+        raise ConfigurationError(
+            f"{name} is not a number of seconds from {least} to a hundred years.", mend=f"For example {name}=86400."
+        )
+    return int(value)
+
+
+def usable_line(value: object, name: str) -> str:
+    """Return a text that fits into one line of a list.
+
+    Raises:
+        ConfigurationError: it is empty, too long, or has characters that are not printable.
+    """
+    if not isinstance(value, str) or not value.strip() or len(value) > 255 or not value.isprintable():
+        raise ConfigurationError(
+            f"The {name} of an API key is 1 to 255 printable characters.", mend=f'For example {name}="invoice-sync".'
+        )
+    return value
+
+
+def usable_scopes(scopes: str | Iterable[str]) -> frozenset[str]:
+    """Return scopes, which may be one text with spaces, as a set.
+
+    Raises:
+        ConfigurationError: one has characters that no scope has.
+
+    Source: RFC 6749, section 3.3.
+    """
+    chosen = tuple(scopes.split() if isinstance(scopes, str) else scopes)
+    for scope in chosen:
+        if not isinstance(scope, str) or not _SCOPE.fullmatch(scope):
+            raise ConfigurationError(
+                "A scope is one or more printable ASCII characters without spaces, quotes and backslashes.",
+                mend='For example scopes={"documents:read", "documents:write"}.',
+            )
+    return frozenset(chosen)

@@ -1,4 +1,8 @@
-"""Where API keys are kept: what a store must do, a store in memory, and one in a SQL database."""
+"""Where API keys are kept: what a store must do, a store in memory, and one in a SQL database.
+
+Each change is one statement that holds its own condition, so that two processes that rotate and revoke at once leave no
+key longer than either of them meant. Records are never deleted: a revoked key stays known as revoked.
+"""
 
 import threading
 from collections.abc import Callable
@@ -37,7 +41,8 @@ from tenantguard.tokens.blocking_database import BlockingDatabase
 __all__ = ["ApiKeyStore", "InMemoryApiKeyStore", "SqlApiKeyStore"]
 
 _MEND: Final = (
-    "Is the database up, and was the table made (await store.create_table(), or tenantguard api-keys create-table)?"
+    "Check that the database is up and that the table was made: await store.create_table(), or "
+    "tenantguard api-keys create-table."
 )
 
 
