@@ -372,7 +372,13 @@ def test_a_database_in_memory_is_refused_with_a_mend() -> None:
 
 @pytest.mark.parametrize(
     "url",
-    ["", "no url", "postgresql://app:pass-word@db:port/app", "nodb://app:pass-word@db/app", "oracle://app:pass-word@db"],
+    [
+        "",
+        "no url",
+        "postgresql://app:pass-word@db:port/app",
+        "nodb://app:pass-word@db/app",
+        "oracle://app:pass-word@db",
+    ],
 )
 def test_an_unusable_url_is_refused_without_being_shown(url: str) -> None:
     with pytest.raises(ConfigurationError, match="For example") as caught:
