@@ -17,10 +17,17 @@ from tenantguard.identity import Actor, ActorType, Identity, Tenant, TenantStatu
 from tenantguard.middleware import TenantGuardMiddleware
 from tenantguard.orm import TenantOwned, shared
 from tenantguard.outbound import Destination, TokenExchange
-from tenantguard.scopes import check_scopes, required_scopes, requires
-from tenantguard.tenancy import StaticTenants, TenantDirectory
+from tenantguard.resource_metadata import ProtectedResource
+from tenantguard.scopes import check_authentication, check_scopes, required_scopes, requires
+from tenantguard.tenancy import StaticTenants, TenantDirectory, TenantFromHeader, TenantFromHost, TenantFromPath
 from tenantguard.tokens import (
+    ClientCertificates,
+    DPoP,
+    Introspection,
     Issuer,
+    RevocationKind,
+    Revocations,
+    SecurityEventReceiver,
     TokenVerifier,
     auth0,
     clerk,
@@ -36,13 +43,23 @@ from tenantguard.tokens import (
 __all__ = [
     "Actor",
     "ActorType",
+    "ClientCertificates",
     "Credential",
+    "DPoP",
     "Destination",
     "Identity",
+    "Introspection",
     "Issuer",
+    "ProtectedResource",
+    "RevocationKind",
+    "Revocations",
+    "SecurityEventReceiver",
     "StaticTenants",
     "Tenant",
     "TenantDirectory",
+    "TenantFromHeader",
+    "TenantFromHost",
+    "TenantFromPath",
     "TenantGuard",
     "TenantGuardError",
     "TenantGuardMiddleware",
@@ -52,6 +69,7 @@ __all__ = [
     "TokenVerifier",
     "auth0",
     "bind",
+    "check_authentication",
     "check_scopes",
     "clerk",
     "cognito",

@@ -130,6 +130,10 @@ _get: Final[Callable[[], Binding | None]] = _BINDING.get_raw
 _set: Final[Callable[[Binding | None], Token[Binding | None]]] = _BINDING.set
 _reset: Final[Callable[[Token[Binding | None]], None]] = _BINDING.reset
 
+enter_binding: Final = _set
+"""Bind without a block: for the middleware alone, which leaves in a ``finally`` of the same coroutine."""
+leave_binding: Final = _reset
+
 _GENERATOR_FLAGS: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
 _CONTEXTLIB_FILE: Final = ExitStack.enter_context.__code__.co_filename
 _STACK_METHODS: Final = frozenset(

@@ -13,13 +13,19 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.orm import Session
 
 from tenantguard import orm, outbound
+from tenantguard.admission import Verifier
 from tenantguard.errors import ConfigurationError
 from tenantguard.forged_headers import IDENTITY_HEADERS
-from tenantguard.middleware import RequestRules, Verifier
 from tenantguard.outbound import Destination, TokenExchange
 from tenantguard.paths import PublicPaths
-from tenantguard.tenancy import TenantDirectory
+from tenantguard.resource_metadata import ProtectedResource
+from tenantguard.rules import RequestRules
+from tenantguard.tenancy import TenantDirectory, TenantFromHeader, TenantResolver
 from tenantguard.tokens import Issuer, TokenVerifier
+from tenantguard.tokens.client_certificates import ClientCertificates
+from tenantguard.tokens.credentials import CredentialVerifier
+from tenantguard.tokens.dpop import DPoP
+from tenantguard.tokens.revocation import Revocations
 
 if TYPE_CHECKING:
     from sqlalchemy.ext.asyncio import async_sessionmaker
@@ -36,15 +42,22 @@ class TenantGuard:
 
     Args:
         issuers: the issuers whose tokens are good. Give these, or a ``verifier``.
+        credentials: further kinds of credential, for example `ApiKeys` and `Introspection`.
+        revocations: what was revoked, shared with other workers through a feed. Without it `guard.revocations` holds
+            for this process.
         verifier: who verifies tokens, where the settings of `TokenVerifier` are needed or an app has its own. The
             guard closes a verifier that it made itself, not this one.
         public: paths that need no credential; see `PublicPaths`. Everything else does.
-        tenant_header: the header in which a caller may repeat the token's tenant or choose one of several.
+        tenantless: paths that an identity without a tenant may use. Everywhere else it is refused.
+        tenant_from: where a caller may repeat the token's tenant, or choose one of several: `TenantFromHeader`,
+            `TenantFromHost`, `TenantFromPath`.
         identity_headers: headers that are taken away from requests; see `IDENTITY_HEADERS`.
         websocket_subprotocol: the prefix of a WebSocket subprotocol that carries the token, for example ``"bearer."``.
         directory: the tenants that the app knows; unknown and suspended ones are refused.
         realm: named in every challenge.
-        resource_metadata: URL of the RFC 9728 metadata, named in every challenge.
+        resource: the app's own description, served at its well-known path and named in every challenge (RFC 9728).
+        dpop: how proofs of possession are checked (RFC 9449). Without it, tokens bound to a key are refused.
+        certificates: where client certificates are (RFC 8705). Without it, tokens bound to one are refused.
         exchange: the token service through which calls to other services carry the caller on. The guard closes it.
 
     Raises:
@@ -57,26 +70,32 @@ class TenantGuard:
         self,
         *,
         issuers: Iterable[Issuer] = (),
+        credentials: Iterable[CredentialVerifier] = (),
+        revocations: Revocations | None = None,
         verifier: Verifier | None = None,
         public: Iterable[str] = (),
-        tenant_header: str | None = "x-tenant-id",
+        tenantless: Iterable[str] = (),
+        tenant_from: Iterable[TenantResolver] = (TenantFromHeader(),),
         identity_headers: Iterable[str] = IDENTITY_HEADERS,
         websocket_subprotocol: str | None = None,
         directory: TenantDirectory | None = None,
         realm: str | None = None,
-        resource_metadata: str | None = None,
+        resource: ProtectedResource | None = None,
+        dpop: DPoP | None = None,
+        certificates: ClientCertificates | None = None,
         exchange: TokenExchange | None = None,
     ) -> None:
-        declared = tuple(issuers)
+        declared, kinds = tuple(issuers), tuple(credentials)
         for issuer in declared:
             if not isinstance(issuer, Issuer):
                 raise ConfigurationError(
                     f"issuers has a {type(issuer).__name__} in it.",
                     mend='For example issuers=[Issuer("https://login.example.com/", audience="https://api.example.com")].',
                 )
-        if verifier is not None and declared:
+        if verifier is not None and (declared or kinds or revocations is not None):
             raise ConfigurationError(
-                "Both issuers and a verifier are given.", mend="Give the issuers to the TokenVerifier."
+                "A verifier is given, and issuers, credentials or revocations as well.",
+                mend="Give them to the TokenVerifier.",
             )
         if exchange is not None and not isinstance(exchange, TokenExchange):
             raise ConfigurationError(
@@ -86,16 +105,26 @@ class TenantGuard:
             raise ConfigurationError("directory has no method get.", mend="See TenantDirectory.")
         self.rules = RequestRules(
             public=PublicPaths(public),
-            tenant_header=tenant_header,
+            tenantless=PublicPaths(tenantless),
+            tenant_from=tuple(tenant_from),
             identity_headers=tuple(identity_headers) if not isinstance(identity_headers, str) else identity_headers,
             websocket_subprotocol=websocket_subprotocol,
             directory=directory,
             realm=realm,
-            resource_metadata=resource_metadata,
+            resource=resource,
+            dpop=dpop,
+            certificates=certificates,
         )
-        self._own_verifier = TokenVerifier(declared) if verifier is None else None
+        self._own_verifier = None
+        if verifier is None:
+            self._own_verifier = TokenVerifier(declared, credentials=kinds, revocations=revocations)
         self.verifier: Verifier = verifier if verifier is not None else self._own_verifier  # type: ignore[assignment]
         self.exchange = exchange
+
+    @property
+    def revocations(self) -> Revocations:
+        """What was revoked; ``guard.revocations.revoke(...)`` adds to it."""
+        return self.verifier.revocations
 
     # --- the database --------------------------------------------------------------------------------------
 

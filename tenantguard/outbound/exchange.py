@@ -25,9 +25,9 @@ from tenantguard.outbound.answers import ClaimNames, Fault, UsableToken, read_an
 from tenantguard.outbound.circuit import Circuit
 from tenantguard.outbound.destinations import Destination
 from tenantguard.outbound.token_cache import CachedToken, TokenCache
-from tenantguard.outbound.token_endpoint import ClientAuthentication, EndpointDown, TokenEndpoint
 from tenantguard.outbound.token_requests import TokenRequest
 from tenantguard.tokens.background import DaemonThreads, wait_for
+from tenantguard.tokens.endpoint import ClientAuthentication, EndpointDown, OAuthEndpoint
 
 __all__ = ["TOKEN_EXCHANGE", "TokenExchange"]
 
@@ -86,7 +86,7 @@ class TokenExchange:
             raise ConfigurationError("The timeout of the token exchange is not usable.", mend="Use up to 60 seconds.")
         if max_tokens < 1:
             raise ConfigurationError("The token exchange keeps no token.", mend="Use max_tokens=1 or more.")
-        self._endpoint = TokenEndpoint(
+        self._endpoint = OAuthEndpoint(
             token_endpoint,
             client_id=client_id,
             client_secret=client_secret,

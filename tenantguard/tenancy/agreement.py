@@ -1,33 +1,52 @@
 """The tenant is what the token says. A request may repeat it, and for a token of several tenants choose one of them.
 
-What a caller writes into a header decides nothing by itself: if it does not agree with the token, the request is
+What a caller writes into a request decides nothing by itself: if it does not agree with the token, the request is
 refused, whether or not the tenant that it names exists.
 """
 
+import logging
+from typing import Final
+
+import anyio
 import msgspec
 
-from tenantguard.errors import SuspendedTenant, TenantRefused, UnknownTenant
+from tenantguard.errors import StoreUnavailable, SuspendedTenant, TenantGuardError, TenantRefused, UnknownTenant
 from tenantguard.identity import Identity, TenantStatus
 from tenantguard.tenancy.directory import TenantDirectory
+from tenantguard.tokens.claims import Verified
 
-__all__ = ["agree_on_tenant", "check_standing"]
+__all__ = ["check_standing", "settle_tenant"]
+
+logger = logging.getLogger("tenantguard.tenancy")
+
+DIRECTORY_SECONDS: Final = 5.0
 
 
-def agree_on_tenant(identity: Identity, said: bytes | None) -> None:
-    """Check that what a request says of its tenant agrees with the token's.
+def settle_tenant(verified: Verified, said: str | None, *, tenantless: bool) -> Identity:
+    """Return the identity in the tenant that the token and the request agree on.
 
     Args:
-        identity: the token's identity.
-        said: the tenant header's value; ``None`` if there is none.
+        verified: the token's identity, with all its tenants.
+        said: the tenant that the request says; ``None`` if it says none.
+        tenantless: True where the app declared that it serves this request without a tenant.
 
     Raises:
-        TenantRefused: it says another tenant, or the token names none.
+        TenantRefused: the request says another tenant; or no tenant is settled, and the app needs one.
     """
-    if said is not None and (identity.tenant is None or identity.tenant.id.encode() != said):
+    if said is not None:
+        return verified.choose(said)
+    identity = verified.identity
+    if identity.tenant is None and not tenantless:
+        if verified.undecided:
+            raise TenantRefused(
+                f"The token names {len(verified.tenants)} tenants and none was chosen.",
+                mend="Name one of them in the request, or ask the issuer for a token for one tenant.",
+            )
         raise TenantRefused(
-            "The request names another tenant than the token.",
-            mend="Leave the tenant header out, or use a token for that tenant.",
+            "The token names no tenant.",
+            mend="Ask the issuer for a token for a tenant. For routes that need none: TenantGuard(tenantless=[...]).",
         )
+    return identity
 
 
 async def check_standing(identity: Identity, directory: TenantDirectory | None) -> Identity:
@@ -38,12 +57,20 @@ async def check_standing(identity: Identity, directory: TenantDirectory | None) 
     Raises:
         UnknownTenant: the directory does not know the tenant.
         SuspendedTenant: the tenant is not active.
+        StoreUnavailable: the directory fails, or does not answer in time.
     """
     tenant = identity.tenant
     if tenant is None:
         return identity
     if directory is not None:
-        found = await directory.get(tenant.id)
+        try:
+            with anyio.fail_after(DIRECTORY_SECONDS):
+                found = await directory.get(tenant.id)
+        except TenantGuardError:
+            raise
+        except Exception as fault:
+            logger.exception("The tenant directory failed.")
+            raise StoreUnavailable(f"The tenant directory failed ({type(fault).__name__}).") from None
         if found is None or found.id != tenant.id:
             raise UnknownTenant("The token's tenant is not known here.")
         if found != tenant:

@@ -2,20 +2,38 @@
 
 Read `verifier.py` first: it puts the steps in order. `jwt.py` checks the form and the claims, `issuers.py` says what is
 trusted, `keysource.py` has the keys, `claims.py` and `presets.py` turn claims into an identity, `cache.py` remembers.
+What is no signed token goes by `credentials.py` (`introspection.py`, `api_keys.py`); that the sender holds a bound
+token's key is checked by `dpop.py` and `client_certificates.py`; `revocation.py` and `security_events.py` end what was
+good.
 """
 
 from tenantguard.tokens.claims import Claims, ClaimsMapping, ClaimsProfile, Verified
+from tenantguard.tokens.client_certificates import ClientCertificates
+from tenantguard.tokens.credentials import CredentialVerifier
+from tenantguard.tokens.dpop import DPoP
+from tenantguard.tokens.introspection import Introspection
 from tenantguard.tokens.issuers import Issuer, IssuerDirectory
 from tenantguard.tokens.jwks import StaticKeys
 from tenantguard.tokens.presets import auth0, clerk, cognito, entra, google, keycloak, oidc, okta, workos
+from tenantguard.tokens.revocation import Revocation, RevocationFeed, RevocationKind, Revocations
+from tenantguard.tokens.security_events import SecurityEventReceiver
 from tenantguard.tokens.verifier import TokenVerifier
 
 __all__ = [
     "Claims",
     "ClaimsMapping",
     "ClaimsProfile",
+    "ClientCertificates",
+    "CredentialVerifier",
+    "DPoP",
+    "Introspection",
     "Issuer",
     "IssuerDirectory",
+    "Revocation",
+    "RevocationFeed",
+    "RevocationKind",
+    "Revocations",
+    "SecurityEventReceiver",
     "StaticKeys",
     "TokenVerifier",
     "Verified",

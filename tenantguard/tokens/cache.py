@@ -15,26 +15,35 @@ from typing import final
 
 import msgspec
 
-from tenantguard.identity import Identity
+from tenantguard.identity import Identity, TenantStatus
 from tenantguard.tokens.claims import Verified
 
 __all__ = ["CachedToken", "VerifiedTokenCache"]
 
 
-class CachedToken(msgspec.Struct, frozen=True, gc=False):
+class CachedToken(msgspec.Struct, gc=False):
     """One verified token.
 
     Args:
         until: seconds since the epoch when the entry ends.
-        identity: what it stands for; ``None`` where one of several tenants must be chosen.
+        revision: the last state of the revocations that it was compared with.
+        plain: what it stands for, where no more needs to be looked at: one active tenant, no sender constraint.
         verified: the identity with all its tenants.
-        key: thumbprint of the key that verified it.
+        key: thumbprint of the key that verified it; empty for what is no signed token.
     """
 
     until: float
-    identity: Identity | None
+    revision: int
+    plain: Identity | None
     verified: Verified
     key: str
+
+
+def _plain(identity: Identity) -> Identity | None:
+    tenant = identity.tenant
+    if tenant is None or tenant.status is not TenantStatus.ACTIVE or identity.confirmation is not None:
+        return None
+    return identity
 
 
 @final
@@ -68,18 +77,22 @@ class VerifiedTokenCache:
         entry = self.entries.get(key)
         return entry if entry is not None and entry.until > time() else None
 
-    def put(self, key: bytes, verified: Verified, *, expires_at: float, signed_by: str, generation: int) -> None:
-        """Keep a verified token until it expires, at most for `max_age`.
+    def put(
+        self, key: bytes, verified: Verified, *, until: float, signed_by: str, generation: int, revision: int = 0
+    ) -> None:
+        """Keep a verified token for a while, at most for `max_age`.
 
         Args:
+            until: seconds since the epoch when it must be looked at anew, ``exp`` at the latest.
+            signed_by: thumbprint of the key that verified it.
+            revision: the state of the revocations that it was compared with.
             generation: the cache's `generation` before the token was looked at. If anything was dropped since,
                 the token may be among what was meant, and is not kept.
         """
         now = time()
-        if self.size <= 0 or expires_at <= now:
+        if self.size <= 0 or until <= now:
             return
-        identity = None if verified.undecided else verified.identity
-        entry = CachedToken(min(expires_at, now + self.max_age), identity, verified, signed_by)
+        entry = CachedToken(min(until, now + self.max_age), revision, _plain(verified.identity), verified, signed_by)
         issuer = verified.identity.issuer
         with self._lock:
             if generation != self.generation:

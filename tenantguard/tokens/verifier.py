@@ -1,40 +1,43 @@
 """The door: a presented token goes in, and one `Identity` comes out, or an error that says why not.
 
-The steps are those of DESIGN: cache, form, issuer by exact name, header against what the issuer may use, key,
-signature, claims, identity. Each is a function of another module; here they are put in order. A warm token never
-awaits; a cold one awaits only while keys or an issuer must be fetched.
+The steps are: cache, form, signature (`signatures.py`), claims, identity, revocation; or, for what is no signed token,
+the first of the app's further kinds of credential whose form it has. Each is a function of another module; here they
+are put in order. A warm token never awaits; a cold one awaits only while keys or an issuer must be
+fetched, or a store asked.
 """
 
 import ssl
 from collections.abc import Callable, Iterable
 from hashlib import sha256
 from time import time
-from typing import NoReturn, final
-from urllib.parse import urlsplit
+from typing import final
 
 import msgspec
 
-from tenantguard.errors import ConfigurationError, InvalidToken, TenantRefused
+from tenantguard.errors import ConfigurationError, ExpiredToken, InvalidToken, TenantRefused
 from tenantguard.identity import Identity
-from tenantguard.tokens.background import DaemonThreads
 from tenantguard.tokens.cache import VerifiedTokenCache
 from tenantguard.tokens.claims import ClaimsProfile, Verified, refuse_id_token
-from tenantguard.tokens.directory import KnownIssuers
-from tenantguard.tokens.fetch import Fetcher, is_private_host
-from tenantguard.tokens.issuers import Issuer, IssuerDirectory, normalize_type
-from tenantguard.tokens.jwks import KeySet, VerificationKey
-from tenantguard.tokens.jwt import MAX_TOKEN_LENGTH, CompactToken, check_claims, decode_claims, parse_compact
-from tenantguard.tokens.keysource import KeySource
+from tenantguard.tokens.credentials import CredentialVerifier
+from tenantguard.tokens.issuers import Issuer, IssuerDirectory
+from tenantguard.tokens.jwt import MAX_TOKEN_LENGTH, CompactToken, check_claims, decode_claims
+from tenantguard.tokens.revocation import Revocations
+from tenantguard.tokens.signatures import SignatureVerifier
 
 __all__ = ["TokenVerifier"]
 
 
 @final
 class TokenVerifier:
-    """Verifies signed access tokens of the declared issuers. Thread-safe; usable from any number of event loops.
+    """Verifies access tokens of the declared issuers, and further kinds of credential.
+
+    Thread-safe; usable from any number of event loops.
 
     Args:
         issuers: the issuers that are trusted.
+        credentials: further kinds of credential, for example `ApiKeys` and `Introspection`. The first whose form a
+            token has decides; what no kind accepts is taken for a signed token.
+        revocations: what was revoked; by default nothing can be.
         directory: asked for issuers that are not declared; see `IssuerDirectory`.
         cache_size: most verified tokens that are remembered; about 1 kB each.
         cache_per_issuer: most of them of one issuer; by default all where one issuer is declared and there is
@@ -48,16 +51,18 @@ class TokenVerifier:
         ssl_context: for issuers behind a private certificate authority.
 
     Raises:
-        ConfigurationError: no issuer is declared and no directory given, one is declared twice, or one could
-            never be fetched.
+        ConfigurationError: no issuer is declared and no directory or further kind given, one is declared twice,
+            or one could never be fetched.
     """
 
-    __slots__ = ("_cache", "_entries", "_fetcher", "_issuers", "_threads", "allow_private_addresses")
+    __slots__ = ("_cache", "_credentials", "_entries", "_signatures", "revocations")
 
     def __init__(
         self,
         issuers: Iterable[Issuer] = (),
         *,
+        credentials: Iterable[CredentialVerifier] = (),
+        revocations: Revocations | None = None,
         directory: IssuerDirectory | None = None,
         cache_size: int = 50_000,
         cache_per_issuer: int | None = None,
@@ -69,7 +74,8 @@ class TokenVerifier:
         ssl_context: ssl.SSLContext | None = None,
     ) -> None:
         declared = tuple(issuers)
-        if not declared and directory is None:
+        self._credentials = _checked_kinds(credentials)
+        if not declared and directory is None and not self._credentials:
             raise ConfigurationError("No issuer is declared.", mend="Give issuers=[Issuer(...)] or a directory.")
         for name, number, least in (
             ("cache_size", cache_size, 0),
@@ -80,51 +86,35 @@ class TokenVerifier:
         ):
             if isinstance(number, bool) or not isinstance(number, int | float) or not number >= least:
                 raise ConfigurationError(f"{name} is not a number from {least} on.", mend=f"Leave {name} out.")
-        self.allow_private_addresses = allow_private_addresses
-        alone = len(declared) == 1 and directory is None
+        alone = len(declared) == 1 and directory is None and not self._credentials
         share = cache_per_issuer if cache_per_issuer is not None else cache_size if alone else cache_size // 4
         self._cache = VerifiedTokenCache(cache_size, per_issuer=max(1, share), max_age=cache_max_age)
         self._entries = self._cache.entries
-        self._threads = DaemonThreads()
-        self._fetcher = Fetcher(timeout=fetch_timeout, limit=fetch_limit, ssl_context=ssl_context)
-        self._issuers = KnownIssuers(
+        self.revocations = revocations if revocations is not None else Revocations()
+        self._signatures = SignatureVerifier(
             declared,
             directory=directory,
-            size=directory_size,
-            source=self._make_source,
-            forgotten=self._cache.drop_issuer,
-        )
-        for issuer in declared:
-            self._check_reachable(issuer)
-
-    def _make_source(self, issuer: Issuer) -> KeySource:
-        return KeySource(
-            issuer,
-            fetcher=self._fetcher,
-            threads=self._threads,
-            allow_private=self.allow_private_addresses,
-            removed=self._cache.drop_keys,
+            directory_size=directory_size,
+            allow_private_addresses=allow_private_addresses,
+            fetch_timeout=fetch_timeout,
+            fetch_limit=fetch_limit,
+            ssl_context=ssl_context,
+            issuer_changed=self._cache.drop_issuer,
+            keys_removed=self._cache.drop_keys,
         )
 
-    def _check_reachable(self, issuer: Issuer) -> None:
-        """Say at the start what would fail on the first request: a literal private address that is not allowed."""
-        if issuer.pinned is not None or not isinstance(issuer.jwks, str | None):
-            return
-        if self.allow_private_addresses or issuer.allow_private_addresses:
-            return
-        host = urlsplit(issuer.jwks or issuer.url).hostname
-        if host is not None and is_private_host(host):
-            raise ConfigurationError(
-                f"The keys of issuer {issuer.url} are at a private address, which is not allowed.",
-                mend="Set Issuer(allow_private_addresses=True) if it lives in your own network, or pin its keys.",
-            )
+    @property
+    def issuers(self) -> tuple[Issuer, ...]:
+        """The declared issuers."""
+        return self._signatures.declared
 
     # --- verification --------------------------------------------------------------------------------------
 
     def cached(self, token: str) -> Identity | None:
-        """Return the identity of a token that was verified before and is still good; ``None`` otherwise.
+        """Return the identity of a token that was verified before and needs nothing more; ``None`` otherwise.
 
-        Never raises and never waits: the way for requests whose token has been seen.
+        Never raises and never waits: the way for requests whose token has been seen. Tokens that are bound to a key,
+        that name no tenant or several, or that were verified before the latest revocation take the long way.
 
         Args:
             token: the token as presented.
@@ -135,26 +125,27 @@ class TokenVerifier:
             entry = self._entries.get(sha256(token.encode()).digest())
         except UnicodeEncodeError:
             return None
-        if entry is None or entry.until <= time():
+        if entry is None or entry.until <= time() or entry.revision != self.revocations.revision:
             return None
-        return entry.identity
+        return entry.plain
 
     async def verify(self, token: str) -> Identity:
-        """Return the identity that a token stands for.
+        """Return the identity that a token stands for. A sender constraint is not checked here.
 
         Args:
             token: the token as presented, without ``Bearer``.
 
         Raises:
-            InvalidToken: it is malformed, forged, or meant for somebody else; `ExpiredToken` if its time is over.
-            IssuerUnavailable: the issuer's keys can't be had now.
+            InvalidToken: it is malformed, forged, revoked, or meant for somebody else; `ExpiredToken` if its time is
+                over.
+            Unavailable: the issuer's keys, or a store, can't be had now.
             TenantRefused: it names several tenants, and none was chosen; see `verify_all`.
             InvalidTenantId: its tenant's id is not usable.
 
         Source: RFC 7519, section 7.2; RFC 9068, section 4.
         """
         verified = await self.verify_all(token)
-        if verified.identity.tenant is None and verified.undecided:
+        if verified.undecided:
             raise TenantRefused(
                 f"The token names {len(verified.tenants)} tenants and none was chosen.",
                 mend="Name one of them, or ask the issuer for a token for one tenant.",
@@ -165,40 +156,44 @@ class TokenVerifier:
         """Return the identity with all tenants that the token names, so that one can be chosen.
 
         Raises:
-            InvalidToken, IssuerUnavailable, InvalidTenantId: as for `verify`.
+            InvalidToken, Unavailable, InvalidTenantId: as for `verify`.
         """
         if not isinstance(token, str):
             raise InvalidToken("The token is no text.", reason="malformed")
-        if len(token) <= MAX_TOKEN_LENGTH:
-            cache_key = self._cache.key_of(token)
-            entry = self._cache.get(cache_key)
-            if entry is not None:
-                return entry.verified
-        else:
-            cache_key = b""
+        revocations = self.revocations
+        await revocations.ready()
+        revision = revocations.revision
+        cache_key = self._cache.key_of(token) if len(token) <= MAX_TOKEN_LENGTH else b""
+        entry = self._cache.get(cache_key)
+        if entry is not None:
+            if entry.revision != revision:
+                revocations.check(entry.verified.identity)
+                entry.revision = revision
+            return entry.verified
         generation = self._cache.generation
-        compact = parse_compact(token)
-        source = self._issuers.declared.get(compact.issuer) or await self._issuers.find(compact.issuer)
-        _check_header(compact, source.issuer)
-        keys = source.current()
-        if keys is None:
-            keys = await source.load()
-        key = _pick(keys, compact) or await self._find_key(compact, source, keys)
-        if not key.verify(compact.header.alg, compact.signing_input, compact.signature):
-            raise InvalidToken("The token's signature is wrong.", reason="signature")
-        verified, expires_at = _identify(compact, source.issuer)
-        self._cache.put(cache_key, verified, expires_at=expires_at, signed_by=key.thumbprint, generation=generation)
+        for kind in self._credentials:
+            if kind.accepts(token):
+                verified, until, signed_by = await self._ask(kind, token)
+                break
+        else:
+            compact, issuer, signed_by = await self._signatures.verify(token)
+            verified, until = _identify(compact, issuer)
+        revocations.check(verified.identity)
+        self._cache.put(cache_key, verified, until=until, signed_by=signed_by, generation=generation, revision=revision)
         return verified
 
-    async def _find_key(self, token: CompactToken, source: KeySource, keys: KeySet) -> VerificationKey:
-        """Look for a key that the issuer may have published since."""
-        kid = token.header.kid
-        if kid is not msgspec.UNSET and not keys.has_kid(kid):
-            reloaded = await source.reload_for(kid)
-            key = _pick(reloaded, token) if reloaded is not None else None
-            if key is not None:
-                return key
-        raise InvalidToken("The token's key is not one of its issuer.", reason="key")
+    async def _ask(self, kind: CredentialVerifier, token: str) -> tuple[Verified, float, str]:
+        """Return what a kind of credential says of a token, and until when that may be reused."""
+        if len(token) > MAX_TOKEN_LENGTH:
+            raise InvalidToken(f"The token is longer than {MAX_TOKEN_LENGTH} characters.", reason="size")
+        now = time()
+        answer = await kind.verify(token)
+        verified = answer if isinstance(answer, Verified) else Verified(answer, _tenants_of(answer))
+        expires_at = verified.identity.expires_at
+        if expires_at is not None and expires_at <= now:
+            raise ExpiredToken
+        until = now + kind.max_age
+        return verified, until if expires_at is None else min(until, expires_at), ""
 
     # --- forgetting ----------------------------------------------------------------------------------------
 
@@ -215,40 +210,34 @@ class TokenVerifier:
 
     def forget_issuer(self, url: str) -> int:
         """Drop an issuer's tokens from the cache, and its entry of the directory."""
-        self._issuers.forget(url)
+        self._signatures.forget_issuer(url)
         return self._cache.drop_issuer(url)
 
     async def aclose(self) -> None:
         """Stop fetching and forget all tokens. The verifier can't be used afterwards for what needs the network."""
-        self._threads.close()
+        self._signatures.close()
+        self.revocations.close()
         self._cache.clear()
 
     def __repr__(self) -> str:
-        return f"TokenVerifier({len(self._issuers)} issuers, {len(self._cache)} cached tokens)"
+        return f"TokenVerifier({len(self._signatures)} issuers, {len(self._cache)} cached tokens)"
 
 
-def _pick(keys: KeySet, token: CompactToken) -> VerificationKey | None:
-    kid = token.header.kid
-    return keys.find(None if kid is msgspec.UNSET else kid, token.header.alg)
-
-
-def _check_header(token: CompactToken, issuer: Issuer) -> None:
-    """Compare the header with what the issuer may use (RFC 8725, sections 3.1 and 3.11; RFC 9068, section 4)."""
-    header = token.header
-    if header.alg not in issuer.algorithms:
-        raise InvalidToken("The token's algorithm is not allowed for its issuer.", reason="algorithm")
-    kind = "" if header.typ is msgspec.UNSET else normalize_type(header.typ)
-    if kind not in issuer.types:
-        _wrong_type()
-
-
-def _wrong_type() -> NoReturn:
-    raise InvalidToken(
-        "The token is no access token by its typ.",
-        reason="type",
-        mend="Send the access token (RFC 9068). If the issuer documents another typ, use its claims preset or "
-        'Issuer(token_types=["at+jwt", "jwt"]).',
-    )
+def _checked_kinds(credentials: Iterable[CredentialVerifier]) -> tuple[CredentialVerifier, ...]:
+    kinds = tuple(credentials)
+    for kind in kinds:
+        if not (callable(getattr(kind, "accepts", None)) and callable(getattr(kind, "verify", None))):
+            raise ConfigurationError(
+                f"credentials has a {type(kind).__name__} in it, which can't verify credentials.",
+                mend="See CredentialVerifier: accepts(token), verify(token) and max_age.",
+            )
+        age = getattr(kind, "max_age", None)
+        if isinstance(age, bool) or not isinstance(age, int | float) or not 0 <= age <= 3600:
+            raise ConfigurationError(
+                f"The max_age of {type(kind).__name__} is not a number of seconds from 0 to 3600.",
+                mend="For example max_age=30.0.",
+            )
+    return kinds
 
 
 def _identify(token: CompactToken, issuer: Issuer) -> tuple[Verified, float]:

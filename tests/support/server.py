@@ -7,12 +7,15 @@ from collections.abc import Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
+import hypercorn.config
+import hypercorn.trio
+import trio
 import uvicorn
 from starlette.types import ASGIApp
 
 from tenantguard.testing import DevIssuer
 
-__all__ = ["loopback_socket", "serve", "serve_issuer", "serve_with_url"]
+__all__ = ["loopback_socket", "serve", "serve_issuer", "serve_on_trio", "serve_with_url"]
 
 
 def loopback_socket() -> socket.socket:
@@ -70,3 +73,37 @@ def serve_issuer(**options: Any) -> Iterator[DevIssuer]:
     issuer = DevIssuer(f"http://127.0.0.1:{sock.getsockname()[1]}", **options)
     with serve(issuer.app, sock=sock):
         yield issuer
+
+
+@contextmanager
+def serve_on_trio(app: ASGIApp) -> Iterator[str]:
+    """Serve ``app`` by Hypercorn on trio, and yield its base URL."""
+    with closing(loopback_socket()) as free:
+        port = free.getsockname()[1]
+    settings = hypercorn.config.Config()
+    settings.bind = [f"127.0.0.1:{port}"]
+    settings.graceful_timeout = 1
+    stop = threading.Event()
+
+    async def main() -> None:
+        async def stopped() -> None:
+            while not stop.is_set():
+                await trio.sleep(0.02)
+
+        await hypercorn.trio.serve(app, settings, shutdown_trigger=stopped)  # type: ignore[arg-type]
+
+    thread = threading.Thread(target=trio.run, args=(main,), daemon=True)
+    thread.start()
+    deadline = time.monotonic() + 10
+    while True:
+        with closing(socket.socket()) as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        if time.monotonic() > deadline:
+            raise RuntimeError("The test server did not start.")
+        time.sleep(0.02)
+    try:
+        yield f"http://127.0.0.1:{port}"
+    finally:
+        stop.set()
+        thread.join(10)

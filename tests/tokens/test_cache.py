@@ -29,7 +29,7 @@ def entry(issuer: str = "https://a", subject: str = "s", **changes: Any) -> Veri
 
 
 def put(cache: VerifiedTokenCache, token: str, verified: Verified, *, ttl: float = 60, key: str = "k") -> None:
-    cache.put(cache.key_of(token), verified, expires_at=time.time() + ttl, signed_by=key, generation=cache.generation)
+    cache.put(cache.key_of(token), verified, until=time.time() + ttl, signed_by=key, generation=cache.generation)
 
 
 def holds(cache: VerifiedTokenCache, token: str) -> bool:
@@ -124,7 +124,7 @@ def test_an_entry_that_was_on_its_way_when_something_was_dropped_is_not_kept() -
     for drop in drops:
         before = cache.generation
         drop()
-        cache.put(cache.key_of("a"), entry(), expires_at=time.time() + 60, signed_by="k", generation=before)
+        cache.put(cache.key_of("a"), entry(), until=time.time() + 60, signed_by="k", generation=before)
         assert not holds(cache, "a")
 
 

@@ -265,7 +265,7 @@ async def test_the_directorys_memory_is_bounded(lab: Any, tenants: Tenants) -> N
     for number in range(50):
         with pytest.raises(InvalidToken):
             await verifier.verify(lab.ed.token(lab.claims(f"https://{number}.example.com")))
-    assert len(verifier._issuers) == 10
+    assert len(verifier._signatures) == 10
 
 
 async def test_declared_issuers_come_before_the_directory(lab: Any, tenants: Tenants) -> None:

@@ -1,8 +1,9 @@
-"""One bounded POST to a token endpoint, made in a worker thread.
+"""One bounded POST by an authenticated client to an endpoint of an authorization server, made in a worker thread.
 
 The time as a whole, the size of the answer and the connections are bounded; redirects are not followed, proxies of the
 environment are not used, cookies are not kept: the request holds the caller's token and the client's secret, and nobody
-but the endpoint may see them. Source: RFC 6749, sections 2.3.1 and 3.2; RFC 9700, section 4.12.
+but the endpoint may see them. Source: RFC 6749, sections 2.3.1 and 3.2; RFC 7662, section 2.1; RFC 9700,
+section 4.12.
 """
 
 import math
@@ -19,9 +20,9 @@ import httpcore2
 import httpx2
 
 from tenantguard.errors import ConfigurationError
-from tenantguard.outbound.destinations import Destination
+from tenantguard.tokens.fetch import url_fault
 
-__all__ = ["ClientAuthentication", "EndpointDown", "TokenEndpoint"]
+__all__ = ["ClientAuthentication", "EndpointDown", "OAuthEndpoint"]
 
 ClientAuthentication = Literal["client_secret_basic", "client_secret_post"]
 """How the client shows its secret (RFC 6749, section 2.3.1)."""
@@ -94,8 +95,10 @@ class _BoundedBackend(httpcore2.NetworkBackend):
 
 
 @final
-class TokenEndpoint:
-    """A token endpoint and the client that asks there. Blocking: call it from a worker thread. Thread-safe.
+class OAuthEndpoint:
+    """A token or introspection endpoint, and the client that asks there.
+
+    Thread-safe. Blocking: call it from a worker thread.
 
     Args:
         url: the endpoint.
@@ -123,16 +126,19 @@ class TokenEndpoint:
         ssl_context: ssl.SSLContext | None = None,
         allow_plain_http: bool = False,
     ) -> None:
-        try:
-            target = Destination(url, mode="forward", allow_plain_http=allow_plain_http)
-        except ConfigurationError as fault:
-            raise ConfigurationError(f"The token endpoint is not usable. {fault.message}", mend=fault.mend) from None
+        checked = "https" + url[4:] if allow_plain_http and isinstance(url, str) and url.startswith("http:") else url
+        fault = url_fault(checked) if isinstance(checked, str) else "it is no text"
+        if fault is not None:
+            raise ConfigurationError(
+                f"The endpoint is not usable: {fault}.",
+                mend='Give its whole URL, for example "https://login.example.com/oauth/token".',
+            )
         if not client_id or not client_secret:
             raise ConfigurationError(
-                "The token endpoint needs a client_id and a client_secret.",
-                mend='For example TokenExchange(url, client_id="documents", client_secret=os.environ["SECRET"]).',
+                "The endpoint needs a client_id and a client_secret.",
+                mend='For example client_id="documents", client_secret=os.environ["CLIENT_SECRET"].',
             )
-        self._url = httpx2.URL(target.base_url)
+        self._url = httpx2.URL(url)
         self._headers = [
             (b"host", self._url.netloc),
             (b"accept", b"application/json"),
@@ -158,7 +164,7 @@ class TokenEndpoint:
         self._pid = os.getpid()
 
     def __repr__(self) -> str:
-        return f"TokenEndpoint({str(self._url)!r})"
+        return f"OAuthEndpoint({str(self._url)!r})"
 
     def post(self, parameters: Mapping[str, str], deadline: float) -> tuple[int, bytes]:
         """Return status and body of the answer.

@@ -1,0 +1,150 @@
+"""Who may come in: from what a request shows to the identity that it runs as. The long way of the door.
+
+Requests of tokens that were seen before, that are bound to no key and name one tenant, need none of this. All others
+come through here, in this order: the token, its possession, the tenant, the tenant's standing.
+"""
+
+from collections.abc import Mapping
+from typing import Any, Final, NamedTuple, Protocol, final
+from urllib.parse import quote
+
+from tenantguard.bearer import PresentedToken
+from tenantguard.errors import InvalidProof, InvalidToken
+from tenantguard.identity import Identity
+from tenantguard.rules import DPOP, RequestRules
+from tenantguard.tenancy import check_standing, settle_tenant, tenant_said
+from tenantguard.tokens.claims import Verified
+from tenantguard.tokens.revocation import Revocations
+
+__all__ = ["Admission", "Admitted", "Verifier"]
+
+Header = tuple[bytes, bytes]
+_PATH_SAFE: Final = "/:@!$&'()*+,;=-._~%"
+
+
+class Verifier(Protocol):
+    """What turns a presented token into an identity: `TokenVerifier`, or an app's own."""
+
+    @property
+    def revocations(self) -> Revocations:
+        """What was revoked."""
+        ...
+
+    def cached(self, token: str, /) -> Identity | None:
+        """Return the identity of a token that was verified before, is good still, and needs nothing more.
+
+        Never raises, never waits. A token that is bound to a key, or names no tenant, is not returned here.
+        """
+        ...
+
+    async def verify_all(self, token: str, /) -> Verified:
+        """Return the identity of a token, with all tenants that it names.
+
+        Raises:
+            AuthenticationError: the token is not good.
+            Unavailable: that can't be known now.
+        """
+        ...
+
+
+class Admitted(NamedTuple):
+    """Who was let in.
+
+    Args:
+        identity: whom the request runs as.
+        nonce: a nonce for the client's next DPoP proofs, where it is time for a new one.
+    """
+
+    identity: Identity
+    nonce: str | None = None
+
+
+@final
+class Admission:
+    """Lets requests in.
+
+    Args:
+        verifier: who verifies tokens.
+        rules: what else holds.
+    """
+
+    __slots__ = ("_rules", "_verifier")
+
+    def __init__(self, verifier: Verifier, rules: RequestRules) -> None:
+        self._verifier = verifier
+        self._rules = rules
+
+    async def admit(self, presented: PresentedToken, scope: Mapping[str, Any]) -> Admitted:
+        """Return whom a request runs as.
+
+        Args:
+            presented: the token and how it was presented.
+            scope: the ASGI scope.
+
+        Raises:
+            AuthenticationError: the token is not good, or its possession is not proven.
+            AuthorizationError: the tenant is not the token's, or may not be used.
+            Unavailable: that can't be known now.
+        """
+        rules = self._rules
+        verified = await self._verifier.verify_all(presented.token)
+        nonce = await self._check_possession(verified.identity, presented, scope)
+        said = await tenant_said(rules.tenant_from, scope)
+        identity = settle_tenant(verified, said, tenantless=rules.tenantless.cover(scope))
+        if identity is not verified.identity:
+            self._verifier.revocations.check(identity)  # of one of several tenants nothing was known before
+        return Admitted(await check_standing(identity, rules.directory), nonce)
+
+    async def _check_possession(
+        self, identity: Identity, presented: PresentedToken, scope: Mapping[str, Any]
+    ) -> str | None:
+        """Check that the sender holds the key or certificate that the token is bound to.
+
+        Returns:
+            A new nonce for the client, where it is time for one.
+
+        Raises:
+            InvalidToken: it does not, or the app can't check that.
+        """
+        rules = self._rules
+        bound = identity.confirmation
+        if bound is not None and bound.x5t_s256 is not None:
+            if rules.certificates is None:
+                raise InvalidToken(
+                    "The token is bound to a client certificate, which this app does not look at.",
+                    reason="certificate",
+                    mend="Set TenantGuard(certificates=ClientCertificates(...)).",
+                )
+            values = [value for name, value in scope["headers"] if name == rules.certificates.header]
+            rules.certificates.check(identity, rules.certificates.thumbprint(scope, values))
+        if presented.scheme == "DPoP" and rules.dpop is not None:
+            proofs = [value for name, value in scope["headers"] if name == DPOP]
+            return await rules.dpop.check(
+                proofs=proofs,
+                token=presented.token,
+                identity=identity,
+                method=scope.get("method", "GET"),  # a WebSocket opens by GET
+                url=_url(scope),
+            )
+        if bound is not None and bound.jkt is not None:
+            raise InvalidProof(
+                "The token is bound to a key, so it must be sent with the scheme DPoP and a proof."
+                if rules.dpop is not None
+                else "The token is bound to a key, and this app does not check proofs.",
+                reason="proof",
+                mend="Send 'Authorization: DPoP <token>' with a DPoP header; the app needs TenantGuard(dpop=DPoP()).",
+            )
+        if bound is not None and bound.x5t_s256 is None:
+            raise InvalidToken("The token is bound in a way that can't be checked.", reason="proof")
+        if rules.dpop is not None and rules.dpop.required:
+            raise InvalidProof("Only tokens that are bound to a key are accepted here.", reason="proof")
+        return None
+
+
+def _url(scope: Mapping[str, Any]) -> str:
+    """The request's URL without its query, as the client wrote it as far as the server tells."""
+    scheme = {"ws": "http", "wss": "https"}.get(scope.get("scheme", "http"), scope.get("scheme", "http"))
+    hosts = [value for name, value in scope["headers"] if name == b"host"]
+    raw = scope.get("raw_path")
+    path = raw.partition(b"?")[0].decode("latin-1") if raw else quote(scope["path"], safe=_PATH_SAFE)
+    return f"{scheme}://{hosts[0].decode('latin-1') if len(hosts) == 1 else ''}{path}"

@@ -1,0 +1,104 @@
+"""A real Redis on loopback that keeps nothing on disk, and that can be stopped and started again on its port.
+
+Where the machine has no redis-server, it is installed from the system's packages; where that fails, so do the tests. A
+server that the package may have started on Redis's own port is not used.
+"""
+
+import fcntl
+import os
+import shutil
+import socket
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import Self
+
+from tests.support.server import loopback_socket
+
+__all__ = ["RedisServer", "find_redis_server"]
+
+_INSTALL = (
+    ("apt-get", "update", "--quiet"),
+    ("apt-get", "install", "--quiet", "--yes", "--no-install-recommends", "redis-server"),
+)
+
+
+def find_redis_server() -> str:
+    """Return the path of redis-server, installing it if there is none.
+
+    Raises:
+        RuntimeError: there is none, and it can't be installed.
+    """
+    # One test process at a time, since apt allows no more.
+    with Path(tempfile.gettempdir(), "tenantguard-tests-apt.lock").open("w") as lock:
+        fcntl.flock(lock, fcntl.LOCK_EX)
+        found = shutil.which("redis-server")
+        environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
+        for command in () if found else _INSTALL:
+            try:
+                subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=environment)
+            except (OSError, subprocess.SubprocessError) as fault:
+                shown = getattr(fault, "stderr", None) or fault
+                raise RuntimeError(
+                    "The tests need a redis-server on PATH, and it could not be installed. "
+                    f"Install Redis 6 or newer. {' '.join(command)}: {shown}"
+                ) from fault
+        found = found or shutil.which("redis-server")
+    if found is None:
+        raise RuntimeError("The package redis-server brought no redis-server on PATH. Install Redis 6 or newer.")
+    return found
+
+
+class RedisServer:
+    """One server, running after `start`.
+
+    Args:
+        options: further options of redis-server, for example ``("--requirepass", "secret")``.
+    """
+
+    def __init__(self, *options: str) -> None:
+        self._executable = find_redis_server()
+        self._options = options
+        self._directory = tempfile.mkdtemp(prefix="tg-redis-")
+        self._process: subprocess.Popen[bytes] | None = None
+        with loopback_socket() as free:
+            self.port: int = free.getsockname()[1]
+        self.url = f"redis://127.0.0.1:{self.port}/0"
+
+    def start(self) -> None:
+        """Start it, empty, on its port, and wait until it answers."""
+        log = Path(self._directory, "log")
+        command = [self._executable, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._directory]
+        command += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", str(log), *self._options]
+        self._process = subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        deadline = time.monotonic() + 10
+        while not self._answers():
+            if self._process.poll() is not None or time.monotonic() > deadline:
+                said = log.read_text() if log.exists() else "it wrote no log"
+                self.stop()
+                raise RuntimeError(f"redis-server did not start: {said}")
+            time.sleep(0.01)
+
+    def _answers(self) -> bool:
+        try:
+            with socket.create_connection(("127.0.0.1", self.port), timeout=1) as connection:
+                connection.sendall(b"PING\r\n")
+                return connection.recv(64).startswith((b"+PONG", b"-NOAUTH"))
+        except OSError:
+            return False
+
+    def stop(self) -> None:
+        """Stop it, by the id of its process, as an outage would: nothing is saved."""
+        if self._process is not None:
+            self._process.kill()
+            self._process.wait(10)
+            self._process = None
+
+    def __enter__(self) -> Self:
+        self.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.stop()
+        shutil.rmtree(self._directory, ignore_errors=True)
