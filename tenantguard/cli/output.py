@@ -26,16 +26,16 @@ def print_table(header: Sequence[str], rows: Iterable[Sequence[str]], *, colours
     plain = [tuple(shown_text(cell) for cell in row) for row in rows]
     widths = [max(len(cell) for cell in column) for column in zip(header, *plain, strict=True)]
 
-    def line(cells: Sequence[str]) -> list[str]:
-        return [cell.ljust(width) for cell, width in zip(cells, widths, strict=True)]
+    def line(cells: Sequence[str]) -> str:
+        shown = []
+        for cell, width in zip(cells, widths, strict=True):
+            colour = colours.get(cell) if colours else None
+            shown.append((click.style(cell, fg=colour) if colour else cell) + " " * (width - len(cell)))
+        return "  ".join(shown).rstrip()
 
-    click.echo(click.style("  ".join(line(header)).rstrip(), bold=True))
+    click.echo(click.style(line(header), bold=True))
     for row in plain:
-        cells = [
-            click.style(padded, fg=colours[cell]) if colours and cell in colours else padded
-            for cell, padded in zip(row, line(row), strict=True)
-        ]
-        click.echo("  ".join(cells).rstrip())
+        click.echo(line(row))
 
 
 def shown_text(text: str) -> str:
