@@ -45,6 +45,7 @@ def read_authorization(value: bytes, *, dpop: bool = False) -> PresentedToken:
 
     Source: RFC 6750, section 2.1; RFC 9449, section 7.1; RFC 9110, section 11.4.
     """
+    value = value.strip(b" \t")  # RFC 9110, section 5.5; not every server takes it away
     match = _TOKEN68.fullmatch(value)
     if match is not None:
         if match[1].lower() == b"bearer":
