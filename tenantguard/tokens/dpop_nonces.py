@@ -85,7 +85,7 @@ class DPoPNonces:
 
     def _look_at(self, nonce: str) -> tuple[float, int] | None:
         """Return a good nonce's age in seconds and the place of its secret."""
-        if len(nonce) != _LENGTH or not nonce.isascii():
+        if len(nonce) != _LENGTH:
             return None
         try:
             raw = a2b_base64(nonce.encode().translate(_TO_STANDARD), strict_mode=True)

@@ -1,6 +1,6 @@
 """Connections to one Redis from any event loop: redis-py's async client on asyncio, its sync client in threads on trio.
 
-An async client belongs to the loop that made it, so each loop has its own, made when it is first needed. A command is
+A client belongs to the event loop that needed it first, so that closing it disturbs no other. A command is
 sent once and never again by itself: one whose answer got lost may have been carried out, and only its caller knows
 whether it may be repeated. Every fault and every delay beyond the deadline is a `StoreUnavailable`.
 """
@@ -8,6 +8,8 @@ whether it may be repeated. Every fault and every delay beyond the deadline is a
 import asyncio
 import contextlib
 import threading
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any, Final, TypeAlias, final
 
 import anyio
@@ -31,6 +33,18 @@ _FAULTS: Final = (redis.RedisError, OSError, TimeoutError)
 
 
 @final
+@dataclass(frozen=True, slots=True)
+class _Threads:
+    """A sync client and the threads in which it waits. anyio's own threads are shared with the app's sync endpoints."""
+
+    client: redis.Redis
+    limiter: anyio.CapacityLimiter
+
+    async def run(self, ask: Callable[[Any], Any]) -> Any:
+        return await anyio.to_thread.run_sync(ask, self.client, abandon_on_cancel=True, limiter=self.limiter)
+
+
+@final
 class RedisConnections:
     """Connections to one Redis, opened when they are needed. Thread-safe.
 
@@ -43,7 +57,7 @@ class RedisConnections:
             password.
     """
 
-    __slots__ = ("_by_loop", "_limiter", "_lock", "_options", "_running", "_sync", "_url", "timeout")
+    __slots__ = ("_by_loop", "_lock", "_of_run", "_options", "_running", "_url", "timeout")
 
     def __init__(self, url: str, *, timeout: float = 1.0) -> None:
         number = isinstance(timeout, int | float) and not isinstance(timeout, bool)
@@ -64,10 +78,9 @@ class RedisConnections:
         self._lock = threading.Lock()
         self._by_loop: dict[asyncio.AbstractEventLoop, redis.asyncio.Redis] = {}
         self._running: set[asyncio.Task[Any]] = set()
-        self._limiter: RunVar[anyio.CapacityLimiter] = RunVar("tenantguard_redis")
+        self._of_run: RunVar[_Threads | None] = RunVar("tenantguard_redis")
         try:
-            self._sync = self._new_sync_client()
-            pool = self._sync.connection_pool
+            pool = self._new_sync_client().connection_pool
             pool.connection_class(**pool.connection_kwargs)  # opens nothing; an unknown option of the URL shows here
         except (ValueError, TypeError, AttributeError):
             raise ConfigurationError(
@@ -82,6 +95,14 @@ class RedisConnections:
     def _new_sync_client(self) -> redis.Redis:
         retry = Retry(NoBackoff(), 0)
         return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(self._url, retry=retry, **self._options))
+
+    def _threads(self) -> "_Threads":
+        """Return what serves the running trio loop."""
+        threads = self._of_run.get(None)
+        if threads is None:
+            threads = _Threads(self._new_sync_client(), anyio.CapacityLimiter(MAX_CONNECTIONS))
+            self._of_run.set(threads)
+        return threads
 
     def _client(self, loop: asyncio.AbstractEventLoop) -> redis.asyncio.Redis:
         """Return the client of the running asyncio loop."""
@@ -110,9 +131,7 @@ class RedisConnections:
                 loop = _asyncio_loop()
                 if loop is not None:
                     return await self._execute_on_asyncio(loop, name, arguments)
-                return await anyio.to_thread.run_sync(
-                    self._execute_in_thread, name, arguments, abandon_on_cancel=True, limiter=self._own_limiter()
-                )
+                return await self._threads().run(lambda client: client.execute_command(name, *arguments))
         except _FAULTS as fault:
             raise StoreUnavailable(
                 f"Redis could not carry out {name} ({type(fault).__name__}).",
@@ -136,28 +155,20 @@ class RedisConnections:
         if not task.cancelled():
             task.exception()  # whoever waited has it, or has given up
 
-    def _execute_in_thread(self, name: str, arguments: tuple[Argument, ...]) -> Any:
-        client: Any = self._sync
-        return client.execute_command(name, *arguments)
-
-    def _own_limiter(self) -> anyio.CapacityLimiter:
-        """The threads of this store in the running loop; anyio's own are shared with the app's sync endpoints."""
-        limiter = self._limiter.get(None)
-        if limiter is None:
-            limiter = anyio.CapacityLimiter(MAX_CONNECTIONS)
-            self._limiter.set(limiter)
-        return limiter
-
     async def aclose(self) -> None:
-        """Close the connections of the running event loop and those of the threads. A later command opens new ones."""
+        """Close the connections of the running event loop. A later command opens new ones."""
         loop = _asyncio_loop()
-        if loop is not None:
-            with self._lock:
-                client = self._by_loop.pop(loop, None)
-            if client is not None:
-                with contextlib.suppress(*_FAULTS):
-                    await client.aclose()
-        await anyio.to_thread.run_sync(self._sync.connection_pool.disconnect, limiter=self._own_limiter())
+        if loop is None:
+            threads = self._of_run.get(None)
+            self._of_run.set(None)
+            if threads is not None:
+                await threads.run(lambda client: client.connection_pool.disconnect())
+            return
+        with self._lock:
+            client = self._by_loop.pop(loop, None)
+        if client is not None:
+            with contextlib.suppress(*_FAULTS):
+                await client.aclose()
 
     def __repr__(self) -> str:
         return f"RedisConnections(timeout={self.timeout:g})"
