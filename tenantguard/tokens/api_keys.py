@@ -116,8 +116,8 @@ class ApiKeys:
             )
         if not isinstance(issuer, str) or not issuer:
             raise ConfigurationError("The issuer of API keys is a non-empty text.", mend="Leave issuer out.")
-        if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not 0 <= max_age <= 86400:
-            raise ConfigurationError("max_age is not a number of seconds from 0 to 86400.", mend="Leave max_age out.")
+        if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not 0 <= max_age <= 3600:
+            raise ConfigurationError("max_age is not a number of seconds from 0 to 3600.", mend="Leave max_age out.")
         self.store = store
         self._format = KeyFormat(prefix)
         self.issuer = issuer
