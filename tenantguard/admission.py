@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, final
 from urllib.parse import quote
 
 from tenantguard.bearer import PresentedToken
-from tenantguard.errors import InvalidProof, InvalidToken
+from tenantguard.errors import InvalidToken
 from tenantguard.identity import Identity
 from tenantguard.rules import DPOP, RequestRules
 from tenantguard.tenancy import check_standing, settle_tenant, tenant_said
@@ -117,27 +117,24 @@ class Admission:
                 )
             values = [value for name, value in scope["headers"] if name == rules.certificates.header]
             rules.certificates.check(identity, rules.certificates.thumbprint(scope, values))
-        if presented.scheme == "DPoP" and rules.dpop is not None:
-            proofs = [value for name, value in scope["headers"] if name == DPOP]
-            return await rules.dpop.check(
-                proofs=proofs,
+        if rules.dpop is not None:
+            possession = await rules.dpop.check(
+                proofs=[value for name, value in scope["headers"] if name == DPOP],
                 token=presented.token,
                 identity=identity,
                 method=scope.get("method", "GET"),  # a WebSocket opens by GET
                 url=_url(scope),
+                scheme=presented.scheme,
             )
+            return None if possession is None else possession.next_nonce
         if bound is not None and bound.jkt is not None:
-            raise InvalidProof(
-                "The token is bound to a key, so it must be sent with the scheme DPoP and a proof."
-                if rules.dpop is not None
-                else "The token is bound to a key, and this app does not check proofs.",
+            raise InvalidToken(
+                "The token is bound to a key, and this app does not check proofs.",
                 reason="proof",
-                mend="Send 'Authorization: DPoP <token>' with a DPoP header; the app needs TenantGuard(dpop=DPoP()).",
+                mend="Set TenantGuard(dpop=DPoP()).",
             )
         if bound is not None and bound.x5t_s256 is None:
             raise InvalidToken("The token is bound in a way that can't be checked.", reason="proof")
-        if rules.dpop is not None and rules.dpop.required:
-            raise InvalidProof("Only tokens that are bound to a key are accepted here.", reason="proof")
         return None
 
 

@@ -4,6 +4,7 @@ A key is printed once, alone on stdout, so that it can be piped into a secret st
 digest. The commands work across tenants: whoever holds the database's URL does.
 """
 
+import importlib
 import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
@@ -17,6 +18,7 @@ from tenantguard.cli.running import duration, run
 from tenantguard.identity import ActorType
 from tenantguard.tokens.api_key_format import is_key_id
 from tenantguard.tokens.api_keys import ApiKey, ApiKeys, ApiKeyState, MintedKey, SqlApiKeyStore
+from tenantguard.tokens.revocation import RevocationFeed, RevocationKind, Revocations
 
 __all__ = ["api_keys"]
 
@@ -213,19 +215,43 @@ def rotate(
 @api_keys.command()
 @_store_options
 @click.argument("key_id", metavar="ID", callback=_key_id)
+@click.option(
+    "--redis",
+    metavar="URL",
+    envvar="TENANTGUARD_REDIS_URL",
+    show_envvar=True,
+    help="Redis of the apps' revocations: workers that have just seen the key refuse it within a second.",
+)
+@click.option("--feed", default="tenantguard:revocations", show_default=True, metavar="NAME", help="Name of the feed.")
 @_json_option
-def revoke(database: str, table: str, key_id: str, as_json: bool) -> None:
-    """Revoke a key for good. Apps that have just seen it refuse it after at most 30 seconds, or their max_age."""
+def revoke(database: str, table: str, key_id: str, redis: str | None, feed: str, as_json: bool) -> None:
+    """Revoke a key for good.
+
+    Without --redis, apps that have just seen it refuse it after at most 30 seconds, or their max_age.
+    """
+    revocations = None if redis is None else Revocations(feed=_redis_feed(redis, feed))
 
     async def work() -> None:
         async with _opened(database, table) as keys:
             await keys.revoke(key_id)
+            if revocations is not None:
+                await revocations.revoke_async(RevocationKind.TOKEN, key_id, issuer=keys.issuer)
 
     run(work)
     if as_json:
         print_json({"id": key_id, "state": ApiKeyState.REVOKED})
     else:
         click.echo(f"The key {key_id} is revoked.", err=True)
+
+
+def _redis_feed(url: str, name: str) -> RevocationFeed:
+    """Return the feed. Its distribution is imported by name, since it stands above this one."""
+    try:
+        module = importlib.import_module("tenantguard_redis")
+    except ImportError:
+        raise click.UsageError('--redis needs tenantguard-redis: pip install "tenantguard[redis]".') from None
+    made: RevocationFeed = module.RedisRevocations(url, name=name)
+    return made
 
 
 def _print_minted(minted: MintedKey, *, as_json: bool) -> None:

@@ -106,8 +106,8 @@ class Revocations:
 
     Args:
         feed: shares them with other workers. Without one they hold in this process alone.
-        keep_for: seconds for which a revocation is remembered. A token that lives longer than that is refused, since
-            its revocation would be forgotten before it ends.
+        keep_for: seconds for which a revocation is remembered, about 300 bytes each. A signed token that lives longer
+            than that is refused, since its revocation would be forgotten before it ends.
         when_disconnected: what to do with requests while the feed has no contact: ``"refuse"`` (503), or
             ``"accept"``, which trusts what was known before and says so in the log.
 
@@ -133,7 +133,7 @@ class Revocations:
         self,
         *,
         feed: RevocationFeed | None = None,
-        keep_for: float = 7 * 24 * 3600.0,
+        keep_for: float = 31 * 24 * 3600.0,
         when_disconnected: Literal["refuse", "accept"] = "refuse",
     ) -> None:
         if isinstance(keep_for, bool) or not isinstance(keep_for, int | float) or not 60 <= keep_for <= 366 * 86400:
@@ -267,16 +267,9 @@ class Revocations:
 
         Raises:
             RevokedToken: it was.
-            InvalidToken: it lives longer than revocations are remembered.
             StoreUnavailable: see `ready`.
         """
         self._refuse_unless_connected()
-        if identity.expires_at is not None and identity.expires_at > time() + self.keep_for:
-            raise InvalidToken(
-                "The token lives longer than its revocation would be remembered.",
-                reason="lifetime",
-                mend="Have the issuer make tokens that live shorter, or raise Revocations(keep_for=...).",
-            )
         entries = self._entries
         if not entries:
             return
@@ -286,11 +279,24 @@ class Revocations:
                 if entry is not None and (kind.is_final or (identity.issued_at or 0) <= entry[0]):
                     raise RevokedToken
 
+    def check_lifetime(self, expires_at: float) -> None:
+        """Refuse a signed token that lives longer than its revocation would be remembered.
+
+        Raises:
+            InvalidToken: it does.
+        """
+        if expires_at > time() + self.keep_for:
+            raise InvalidToken(
+                "The token lives longer than its revocation would be remembered.",
+                reason="lifetime",
+                mend="Have the issuer make tokens that live shorter, or raise Revocations(keep_for=...).",
+            )
+
     def revoked(self, identity: Identity) -> bool:
         """True if the identity was revoked or that can't be known."""
         try:
             self.check(identity)
-        except (InvalidToken, StoreUnavailable):
+        except (RevokedToken, StoreUnavailable):
             return True
         return False
 

@@ -178,6 +178,7 @@ class TokenVerifier:
         else:
             compact, issuer, signed_by = await self._signatures.verify(token)
             verified, until = _identify(compact, issuer)
+            revocations.check_lifetime(until)
         revocations.check(verified.identity)
         self._cache.put(cache_key, verified, until=until, signed_by=signed_by, generation=generation, revision=revision)
         return verified

@@ -6,5 +6,6 @@ It only stores and looks up: the decisions are those of `tenantguard.tokens`. Wh
 
 from tenantguard_redis.connections import RedisConnections
 from tenantguard_redis.replays import RedisReplays
+from tenantguard_redis.revocations import RedisRevocations
 
-__all__ = ["RedisConnections", "RedisReplays"]
+__all__ = ["RedisConnections", "RedisReplays", "RedisRevocations"]

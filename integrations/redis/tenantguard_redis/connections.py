@@ -74,6 +74,11 @@ class RedisConnections:
                 "The URL of Redis is not usable.", mend='For example "redis://redis.internal:6379/0".'
             ) from None
 
+    @property
+    def sync(self) -> redis.Redis:
+        """The client that blocks, for worker threads."""
+        return self._sync
+
     def _new_sync_client(self) -> redis.Redis:
         retry = Retry(NoBackoff(), 0)
         return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(self._url, retry=retry, **self._options))
