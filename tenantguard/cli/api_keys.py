@@ -18,7 +18,7 @@ from tenantguard.cli.running import duration, run
 from tenantguard.identity import ActorType
 from tenantguard.tokens.api_key_format import is_key_id
 from tenantguard.tokens.api_keys import ApiKey, ApiKeys, ApiKeyState, MintedKey, SqlApiKeyStore
-from tenantguard.tokens.revocation import RevocationFeed, RevocationKind, Revocations
+from tenantguard.tokens.revocation import RevocationFeed, Revocations
 
 __all__ = ["api_keys"]
 
@@ -232,10 +232,8 @@ def revoke(database: str, table: str, key_id: str, redis: str | None, feed: str,
     revocations = None if redis is None else Revocations(feed=_redis_feed(redis, feed))
 
     async def work() -> None:
-        async with _opened(database, table) as keys:
+        async with _opened(database, table, revocations=revocations) as keys:
             await keys.revoke(key_id)
-            if revocations is not None:
-                await revocations.revoke_async(RevocationKind.TOKEN, key_id, issuer=keys.issuer)
 
     run(work)
     if as_json:

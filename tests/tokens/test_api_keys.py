@@ -320,7 +320,7 @@ async def test_a_last_use_that_takes_long_is_given_up(
     async def slow(key_id: str, at: int) -> None:
         await anyio.sleep(10)
 
-    monkeypatch.setattr("tenantguard.tokens.api_keys.TOUCH_SECONDS", 0.05)
+    monkeypatch.setattr("tenantguard.tokens.api_key_usage.SECONDS", 0.05)
     minted = await mint(keys)
     store.touch = slow
     with anyio.fail_after(2):
@@ -331,10 +331,10 @@ async def test_a_last_use_that_takes_long_is_given_up(
 async def test_what_is_remembered_of_last_uses_is_bounded(
     keys: ApiKeys, store: Watched, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("tenantguard.tokens.api_keys.TOUCHES_KEPT", 3)
+    monkeypatch.setattr("tenantguard.tokens.api_key_usage.KEPT", 3)
     for _ in range(5):
         await keys.verify((await mint(keys)).key)
-    assert len(keys._touched) == 3
+    assert len(keys._uses) == 3
 
 
 # --- what nobody sees ----------------------------------------------------------------------------------------

@@ -7,15 +7,19 @@ from typing import Any
 import anyio
 import httpx2
 import pytest
-from sqlalchemy import create_engine, text
+from sqlalchemy import create_engine
+from sqlalchemy import text as sql
 from sqlalchemy.pool import NullPool
 from starlette.applications import Starlette
 from starlette.middleware import Middleware
 from starlette.requests import Request
 from starlette.responses import JSONResponse
-from starlette.routing import Route
+from starlette.routing import Route, WebSocketRoute
+from starlette.websockets import WebSocket
+from websockets.exceptions import ConnectionClosed
+from websockets.sync.client import connect
 
-from tenantguard import Issuer, RevocationKind, TenantGuard, TenantGuardMiddleware, current_identity, current_tenant
+from tenantguard import Issuer, Revocations, TenantGuard, TenantGuardMiddleware, current_identity, current_tenant
 from tenantguard.testing import DevIssuer
 from tenantguard.tokens import StaticKeys
 from tenantguard.tokens.api_keys import ApiKeys, SqlApiKeyStore
@@ -31,17 +35,27 @@ async def whoami(request: Request) -> JSONResponse:
     return JSONResponse([identity.actor.id, identity.actor.type, current_tenant().id, sorted(identity.scopes)])
 
 
+async def talk(websocket: WebSocket) -> None:
+    await websocket.accept()
+    async for text in websocket.iter_text():
+        await websocket.send_text(text)
+
+
 class Running:
     """An app that takes tokens and API keys, and lets its callers manage the keys."""
 
     def __init__(self, url: str, *, max_age: float) -> None:
         self.database = url
-        self.keys = ApiKeys(SqlApiKeyStore(url), max_age=max_age)
+        revocations = Revocations()
+        self.keys = ApiKeys(SqlApiKeyStore(url), max_age=max_age, revocations=revocations)
         self.guard = TenantGuard(
-            issuers=[Issuer(LOGIN.url, audience=AUDIENCE, jwks=StaticKeys(LOGIN.jwks))], credentials=[self.keys]
+            issuers=[Issuer(LOGIN.url, audience=AUDIENCE, jwks=StaticKeys(LOGIN.jwks))],
+            credentials=[self.keys],
+            revocations=revocations,
         )
         routes = [
             Route("/whoami", whoami),
+            WebSocketRoute("/talk", talk),
             Route("/keys", self.make, methods=["POST"]),
             Route("/keys/{id}", self.end, methods=["DELETE"]),
         ]
@@ -94,21 +108,36 @@ def test_a_key_is_for_its_tenant_alone(running: Running) -> None:
     assert running.get(minted.key, **{"x-tenant-id": "globex"}).status_code == 403
 
 
-def test_a_revoked_key_is_refused_at_once_where_its_id_is_revoked_as_well(running: Running) -> None:
+def test_a_revoked_key_is_refused_at_once_though_it_was_just_seen(running: Running) -> None:
     minted = anyio.run(mint, running.keys)
     assert running.get(minted.key).status_code == 200
     anyio.run(running.keys.revoke, minted.record.id)
-    running.guard.revocations.revoke(RevocationKind.TOKEN, minted.record.id, issuer=running.keys.issuer)
     answer = running.get(minted.key)
     assert answer.status_code == 401
     assert answer.json()["title"] == "Revoked token"
+
+
+def test_a_connection_ends_when_its_key_is_revoked(running: Running) -> None:
+    minted = anyio.run(mint, running.keys)
+    url = f"{running.http.base_url}".replace("http", "ws").rstrip("/") + "/talk"
+    with connect(url, additional_headers={"authorization": f"Bearer {minted.key}"}) as socket:
+        socket.send("hello")
+        assert socket.recv() == "hello"
+        anyio.run(running.keys.revoke, minted.record.id)
+        with pytest.raises(ConnectionClosed):
+            socket.recv(timeout=5)
+
+
+def test_a_key_may_last_longer_than_revocations_are_remembered(running: Running) -> None:
+    year = anyio.run(lambda: mint(running.keys, expires_in=366 * 86400))
+    assert running.get(year.key).status_code == 200
 
 
 def test_without_its_store_a_key_is_answered_with_503_and_tokens_work_on(running: Running) -> None:
     minted = anyio.run(mint, running.keys)
     engine = create_engine(running.database, poolclass=NullPool)
     with engine.begin() as connection:
-        connection.execute(text("DROP TABLE tenantguard_api_keys"))
+        connection.execute(sql("DROP TABLE tenantguard_api_keys"))
     answer = running.get(minted.key)
     assert answer.status_code == 503
     assert answer.headers["retry-after"]
