@@ -21,6 +21,7 @@ from tenantguard.resource_metadata import ProtectedResource
 from tenantguard.scopes import check_authentication, check_scopes, required_scopes, requires
 from tenantguard.tenancy import StaticTenants, TenantDirectory, TenantFromHeader, TenantFromHost, TenantFromPath
 from tenantguard.tokens import (
+    ApiKeys,
     ClientCertificates,
     DPoP,
     Introspection,
@@ -43,6 +44,7 @@ from tenantguard.tokens import (
 __all__ = [
     "Actor",
     "ActorType",
+    "ApiKeys",
     "ClientCertificates",
     "Credential",
     "DPoP",

@@ -3,7 +3,8 @@
 All settings are checked when it is made, so that a mistake stops the start and not the first request.
 """
 
-from collections.abc import Iterable
+from collections.abc import AsyncIterator, Iterable
+from contextlib import asynccontextmanager
 from types import TracebackType
 from typing import TYPE_CHECKING, Any, Self, TypeVar, final
 
@@ -166,11 +167,19 @@ class TenantGuard:
     # --- the end -------------------------------------------------------------------------------------------
 
     async def aclose(self) -> None:
-        """Close what the guard holds open: its verifier's fetches and its token exchange. May be called again."""
+        """Close what the guard holds open: its verifier, stores and token exchange. May be called again."""
         if self._own_verifier is not None:
             await self._own_verifier.aclose()
+        if self.rules.dpop is not None:
+            await self.rules.dpop.aclose()
         if self.exchange is not None:
             await self.exchange.aclose()
+
+    @asynccontextmanager
+    async def lifespan(self, app: object) -> AsyncIterator[None]:  # noqa: ARG002 - frameworks give their app
+        """Close the guard with the app: ``Starlette(lifespan=guard.lifespan)``, and FastAPI alike."""
+        async with self:
+            yield
 
     async def __aenter__(self) -> Self:
         return self

@@ -18,7 +18,7 @@ from tenantguard.cli.running import duration, run
 from tenantguard.identity import ActorType
 from tenantguard.tokens.api_key_format import is_key_id
 from tenantguard.tokens.api_keys import ApiKey, ApiKeys, ApiKeyState, MintedKey, SqlApiKeyStore
-from tenantguard.tokens.revocation import RevocationFeed, Revocations
+from tenantguard.tokens.revocation import RevocationFeed, RevocationKind, Revocations
 
 __all__ = ["api_keys"]
 
@@ -229,11 +229,14 @@ def revoke(database: str, table: str, key_id: str, redis: str | None, feed: str,
 
     Without --redis, apps that have just seen it refuse it after at most 30 seconds, or their max_age.
     """
-    revocations = None if redis is None else Revocations(feed=_redis_feed(redis, feed))
 
     async def work() -> None:
-        async with _opened(database, table, revocations=revocations) as keys:
+        revocations = None if redis is None else Revocations(feed=_redis_feed(redis, feed))
+        async with _opened(database, table) as keys:
             await keys.revoke(key_id)
+        if revocations is not None:
+            # Of every issuer, since the app may have named its own; the ids are random, so no other token has this one.
+            await revocations.revoke_async(RevocationKind.TOKEN, key_id)
 
     run(work)
     if as_json:

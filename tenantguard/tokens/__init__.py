@@ -7,33 +7,46 @@ token's key is checked by `dpop.py` and `client_certificates.py`; `revocation.py
 good.
 """
 
+from tenantguard.tokens.api_keys import ApiKey, ApiKeys, ApiKeyStore, InMemoryApiKeyStore, MintedKey, SqlApiKeyStore
 from tenantguard.tokens.claims import Claims, ClaimsMapping, ClaimsProfile, Verified
 from tenantguard.tokens.client_certificates import ClientCertificates
 from tenantguard.tokens.credentials import CredentialVerifier
-from tenantguard.tokens.dpop import DPoP
+from tenantguard.tokens.dpop import DPoP, Possession
+from tenantguard.tokens.dpop_nonces import DPoPNonces
 from tenantguard.tokens.introspection import Introspection
 from tenantguard.tokens.issuers import Issuer, IssuerDirectory
 from tenantguard.tokens.jwks import StaticKeys
 from tenantguard.tokens.presets import auth0, clerk, cognito, entra, google, keycloak, oidc, okta, workos
+from tenantguard.tokens.replays import InMemoryReplays, ReplayStore
 from tenantguard.tokens.revocation import Revocation, RevocationFeed, RevocationKind, Revocations
 from tenantguard.tokens.security_events import SecurityEventReceiver
 from tenantguard.tokens.verifier import TokenVerifier
 
 __all__ = [
+    "ApiKey",
+    "ApiKeyStore",
+    "ApiKeys",
     "Claims",
     "ClaimsMapping",
     "ClaimsProfile",
     "ClientCertificates",
     "CredentialVerifier",
     "DPoP",
+    "DPoPNonces",
+    "InMemoryApiKeyStore",
+    "InMemoryReplays",
     "Introspection",
     "Issuer",
     "IssuerDirectory",
+    "MintedKey",
+    "Possession",
+    "ReplayStore",
     "Revocation",
     "RevocationFeed",
     "RevocationKind",
     "Revocations",
     "SecurityEventReceiver",
+    "SqlApiKeyStore",
     "StaticKeys",
     "TokenVerifier",
     "Verified",

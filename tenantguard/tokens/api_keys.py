@@ -339,6 +339,12 @@ class ApiKeys:
             tenant = reach
         return await self.store.list(tenant=tenant, service=service)
 
+    async def aclose(self) -> None:
+        """Close the store, if it is one that can be closed. `TenantGuard.aclose` does this."""
+        close = getattr(self.store, "aclose", None)
+        if close is not None:
+            await close()
+
     async def _find(self, key_id: str) -> ApiKey:
         record = await self._look_up(key_id) if is_key_id(key_id) else None
         if record is None or record.id != key_id or _reach() not in (UNSET, record.tenant):

@@ -203,6 +203,12 @@ class DPoP:
             raise NonceRequired(nonces.issue())
         return nonces.issue() if nonces.should_renew(nonce) else None
 
+    async def aclose(self) -> None:
+        """Close the replay store, if it holds anything open."""
+        close = getattr(self.replays, "aclose", None)
+        if close is not None:
+            await close()
+
     def __repr__(self) -> str:
         return f"DPoP(max_age={self.max_age:g}, leeway={self.leeway:g}, required={self.required})"
 

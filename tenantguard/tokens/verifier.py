@@ -215,7 +215,14 @@ class TokenVerifier:
         return self._cache.drop_issuer(url)
 
     async def aclose(self) -> None:
-        """Stop fetching and forget all tokens. The verifier can't be used afterwards for what needs the network."""
+        """Stop fetching, close the further kinds of credential, and forget all tokens.
+
+        The verifier can't be used afterwards for what needs the network.
+        """
+        for kind in self._credentials:
+            close = getattr(kind, "aclose", None)
+            if close is not None:
+                await close()
         self._signatures.close()
         self.revocations.close()
         self._cache.clear()

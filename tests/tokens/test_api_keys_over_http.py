@@ -145,6 +145,12 @@ def test_without_its_store_a_key_is_answered_with_503_and_tokens_work_on(running
     assert running.get(LOGIN.mint("alice", tenant="acme")).status_code == 200
 
 
+def test_the_guard_closes_the_store_with_itself(running: Running) -> None:
+    minted = anyio.run(mint, running.keys)
+    anyio.run(running.guard.aclose)
+    assert running.get(minted.key).status_code == 503
+
+
 def test_callers_manage_the_keys_of_their_own_tenant_alone(running: Running) -> None:
     theirs = anyio.run(lambda: mint(running.keys, tenant="globex"))
     alice = {"authorization": f"Bearer {LOGIN.mint('alice', tenant='acme')}"}
