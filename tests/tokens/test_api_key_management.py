@@ -264,7 +264,7 @@ def test_an_unusable_setting_is_refused_at_the_start(store: Watched, setting: di
         ApiKeys(store, **setting)
 
 
-@pytest.mark.parametrize("odd", [None, "sqlite:///keys.db", object()], ids=repr)
+@pytest.mark.parametrize("odd", [None, "sqlite:///keys.db", object()], ids=["none", "text", "object"])
 def test_what_is_no_store_is_refused_at_the_start(odd: Any) -> None:
     with pytest.raises(ConfigurationError, match="SqlApiKeyStore"):
         ApiKeys(odd)

@@ -254,7 +254,7 @@ def test_an_unusable_url_is_refused_without_being_shown(url: str) -> None:
     assert "pass-word" not in str(caught.value)
 
 
-@pytest.mark.parametrize("engine", [None, 5, b"sqlite:///x", object()], ids=repr)
+@pytest.mark.parametrize("engine", [None, 5, b"sqlite:///x", object()], ids=["none", "number", "bytes", "object"])
 def test_what_is_no_engine_is_refused(engine: object) -> None:
     with pytest.raises(ConfigurationError, match="URL or an Engine"):
         SqlApiKeyStore(engine)
