@@ -8,15 +8,11 @@ its tenant are within reach. Unbound code (scripts, the command line) and a `sys
 """
 
 import hmac
-import logging
-import threading
 import time
-from collections import OrderedDict
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field
-from typing import Any, Final, final
+from typing import Any, final
 
-import anyio
 import msgspec
 from msgspec import UNSET, UnsetType
 
@@ -42,6 +38,8 @@ from tenantguard.tokens.api_key_records import (
     usable_seconds,
 )
 from tenantguard.tokens.api_key_stores import ApiKeyStore, InMemoryApiKeyStore, SqlApiKeyStore
+from tenantguard.tokens.api_key_usage import LastUses
+from tenantguard.tokens.revocation import RevocationKind, Revocations
 
 __all__ = [
     "ApiKey",
@@ -54,12 +52,6 @@ __all__ = [
     "SqlApiKeyStore",
     "UnknownApiKey",
 ]
-
-logger = logging.getLogger("tenantguard.tokens")
-
-TOUCH_EVERY: Final = 60.0
-TOUCH_SECONDS: Final = 1.0
-TOUCHES_KEPT: Final = 10_000
 
 
 @final
@@ -86,13 +78,15 @@ class ApiKeys:
         issuer: the ``issuer`` of the identities.
         max_age: most seconds for which a verified key is not looked up again: a revocation takes effect in this time.
         max_lifetime: seconds after which a key ends, whatever its record says; ``None`` sets no bound.
+        revocations: those of the app, ``TenantGuard(revocations=...)``. A key that `revoke` revokes is then refused at
+            once in all workers that share them, and connections that it opened are ended.
         clock: returns the seconds since the epoch.
 
     Raises:
         ConfigurationError: a setting is not usable.
     """
 
-    __slots__ = ("_clock", "_format", "_lock", "_max_age", "_max_lifetime", "_touched", "issuer", "store")
+    __slots__ = ("_clock", "_format", "_max_age", "_max_lifetime", "_revocations", "_uses", "issuer", "store")
 
     def __init__(
         self,
@@ -102,6 +96,7 @@ class ApiKeys:
         issuer: str = "urn:tenantguard:api-keys",
         max_age: float = 30.0,
         max_lifetime: int | None = None,
+        revocations: Revocations | None = None,
         clock: Callable[[], float] = time.time,
     ) -> None:
         missing = [
@@ -116,16 +111,16 @@ class ApiKeys:
             )
         if not isinstance(issuer, str) or not issuer:
             raise ConfigurationError("The issuer of API keys is a non-empty text.", mend="Leave issuer out.")
-        if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not 0 <= max_age <= 86400:
-            raise ConfigurationError("max_age is not a number of seconds from 0 to 86400.", mend="Leave max_age out.")
+        if isinstance(max_age, bool) or not isinstance(max_age, int | float) or not 0 <= max_age <= 3600:
+            raise ConfigurationError("max_age is not a number of seconds from 0 to 3600.", mend="Leave max_age out.")
         self.store = store
         self._format = KeyFormat(prefix)
         self.issuer = issuer
         self._max_age = max_age
         self._max_lifetime = None if max_lifetime is None else usable_seconds(max_lifetime, "max_lifetime", least=1)
+        self._revocations = revocations
         self._clock = clock
-        self._lock = threading.Lock()
-        self._touched: OrderedDict[str, float] = OrderedDict()
+        self._uses = LastUses(store, every=max_age)
 
     # --- verification --------------------------------------------------------------------------------------
 
@@ -163,7 +158,7 @@ class ApiKeys:
             raise RevokedToken("The API key has been revoked.")
         if state is not ApiKeyState.ACTIVE:
             raise ExpiredToken("The API key has expired.")
-        await self._note_use(record, now)
+        await self._uses.note(record, now)
         service = Actor(id=record.service, type=record.actor_type, issuer=self.issuer, name=record.name)
         return Identity(
             subject=service,
@@ -195,25 +190,6 @@ class ApiKeys:
         if record.expires_at is not None and record.expires_at <= last:
             return record
         return msgspec.structs.replace(record, expires_at=last)
-
-    async def _note_use(self, record: ApiKey, now: float) -> None:
-        """Write when the key was last used, not too often. A store that can't is no reason to refuse a good key."""
-        every = max(self._max_age, TOUCH_EVERY)
-        if record.last_used_at is not None and record.last_used_at > now - every:
-            return
-        with self._lock:
-            tried = self._touched.get(record.id)
-            if tried is not None and abs(now - tried) < every:
-                return
-            self._touched[record.id] = now
-            self._touched.move_to_end(record.id)
-            if len(self._touched) > TOUCHES_KEPT:
-                self._touched.popitem(last=False)
-        try:
-            with anyio.fail_after(TOUCH_SECONDS):
-                await self.store.touch(record.id, int(now))
-        except Exception as fault:  # noqa: BLE001 - the key was verified; this is a note for people
-            logger.warning("The last use of the API key %s was not written: %s.", record.id, type(fault).__name__)
 
     # --- management ----------------------------------------------------------------------------------------
 
@@ -325,15 +301,18 @@ class ApiKeys:
     async def revoke(self, key_id: str) -> None:
         """Revoke a key for good. A key that is revoked stays so.
 
-        It takes effect everywhere within `max_age`.
+        It takes effect everywhere within `max_age`; with `revocations` at once, and on open connections too.
 
         Raises:
             UnknownApiKey: there is no such key within reach.
-            StoreUnavailable: the store does not answer now; the key may be revoked or not.
+            StoreUnavailable: the store or the feed of revocations does not answer now; the key may be revoked or not.
+                Try again.
         """
         record = await self._find(key_id)
         if not await self.store.revoke(record.id, int(self._clock())):
             raise UnknownApiKey
+        if self._revocations is not None:
+            await self._revocations.revoke_async(RevocationKind.TOKEN, record.id, issuer=self.issuer)
 
     async def list(
         self, *, tenant: str | UnsetType | None = UNSET, service: str | UnsetType = UNSET
@@ -359,6 +338,12 @@ class ApiKeys:
                 raise _foreign_tenant()
             tenant = reach
         return await self.store.list(tenant=tenant, service=service)
+
+    async def aclose(self) -> None:
+        """Close the store, if it is one that can be closed. `TenantGuard.aclose` does this."""
+        close = getattr(self.store, "aclose", None)
+        if close is not None:
+            await close()
 
     async def _find(self, key_id: str) -> ApiKey:
         record = await self._look_up(key_id) if is_key_id(key_id) else None

@@ -4,16 +4,20 @@ import json
 import os
 import pty
 import re
+import socket
 import sqlite3
 import subprocess
 import sys
 import time
+import uuid
 from pathlib import Path
 
 import anyio
 import pytest
 from click.testing import CliRunner, Result
+from tenantguard_redis import RedisRevocations
 
+from tenantguard import Revocations
 from tenantguard.cli.main import tenantguard
 from tenantguard.errors import ExpiredToken, RevokedToken
 from tenantguard.identity import Identity
@@ -89,20 +93,6 @@ def test_a_key_is_minted_listed_rotated_and_revoked_on_postgresql(postgres_url: 
     for key in (old, new):
         assert key.split("_")[2][:43] not in shown
     assert "\x1b" not in shown
-
-
-def test_without_click_it_says_what_to_install() -> None:
-    ran = subprocess.run(
-        [sys.executable, "-c", "import sys; sys.modules['click'] = None; from tenantguard.cli import main; main()"],
-        capture_output=True,
-        text=True,
-        timeout=60,
-        check=False,
-    )
-    assert ran.returncode == 1
-    assert ran.stderr == (
-        "tenantguard: the command line needs click. Install it with: pip install 'tenantguard[cli]'\n"
-    )
 
 
 def on_terminal(*arguments: str, **changes: str) -> str:
@@ -290,6 +280,36 @@ def test_revoke_says_what_it_did(database: str, minted: str) -> None:
         verify(database, minted)
 
 
+def test_revoke_reaches_workers_through_redis(database: str, minted: str, redis_url: str) -> None:
+    identity = verify(database, minted)
+    feed = f"revocations-{uuid.uuid4().hex}"
+
+    def revoked_in_a_worker() -> bool:
+        worker = Revocations(feed=RedisRevocations(redis_url, name=feed))
+        try:
+            anyio.run(worker.ready)
+            return worker.revoked(identity)
+        finally:
+            worker.close()
+
+    assert not revoked_in_a_worker()
+    result = run("revoke", "--database", database, id_of(minted), "--feed", feed, TENANTGUARD_REDIS_URL=redis_url)
+    assert result.exit_code == 0, result.output
+    assert revoked_in_a_worker()
+
+
+def test_a_redis_that_is_not_there_is_said_and_the_key_is_revoked_all_the_same(database: str, minted: str) -> None:
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound and not listening: a connection is refused
+        url = f"redis://:pass-word@127.0.0.1:{taken.getsockname()[1]}"
+        result = run("revoke", "--database", database, id_of(minted), "--redis", url)
+    assert result.exit_code == 1
+    assert "Redis" in result.stderr
+    assert "pass-word" not in result.output
+    with pytest.raises(RevokedToken):
+        verify(database, minted)
+
+
 def test_the_table_may_have_another_name(database: str) -> None:
     own = ("--database", database, "--table", "service_keys")
     assert run("create-table", *own).exit_code == 0
@@ -375,8 +395,3 @@ def test_every_command_has_help(command: str) -> None:
         result = run(*filter(None, (command, option)))
         assert result.exit_code == 0
         assert result.stdout.startswith(f"Usage: tenantguard api-keys {command}")
-
-
-def test_the_root_has_help_and_a_version() -> None:
-    assert "api-keys" in CliRunner().invoke(tenantguard, ["--help"]).stdout
-    assert re.search(r"\d+\.\d+", CliRunner().invoke(tenantguard, ["--version"]).stdout)
