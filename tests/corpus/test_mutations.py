@@ -72,7 +72,7 @@ def test_a_mutated_token_is_refused(client: httpx2.Client, pair: tuple[str, str]
 
 @settings(max_examples=300, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
 @given(
-    st.text(st.characters(min_codepoint=33, max_codepoint=126), max_size=60),
+    st.text(st.characters(min_codepoint=33, max_codepoint=126), min_size=1, max_size=60),
     st.sampled_from(["Bearer ", "bearer ", "", "DPoP "]),
 )
 def test_any_text_is_refused(client: httpx2.Client, text: str, scheme: str) -> None:

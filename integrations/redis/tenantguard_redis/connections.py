@@ -80,19 +80,15 @@ class RedisConnections:
         self._running: set[asyncio.Task[Any]] = set()
         self._of_run: RunVar[_Threads | None] = RunVar("tenantguard_redis")
         try:
-            pool = self._new_sync_client().connection_pool
+            pool = self.new_sync_client().connection_pool
             pool.connection_class(**pool.connection_kwargs)  # opens nothing; an unknown option of the URL shows here
         except (ValueError, TypeError, AttributeError):
             raise ConfigurationError(
                 "The URL of Redis is not usable.", mend='For example "redis://redis.internal:6379/0".'
             ) from None
 
-    @property
-    def sync(self) -> redis.Redis:
-        """The client that blocks, for worker threads."""
-        return self._sync
-
-    def _new_sync_client(self) -> redis.Redis:
+    def new_sync_client(self) -> redis.Redis:
+        """Return a client that blocks, for threads of the caller's own. Whoever asked for it closes it."""
         retry = Retry(NoBackoff(), 0)
         return redis.Redis.from_pool(redis.BlockingConnectionPool.from_url(self._url, retry=retry, **self._options))
 
@@ -100,7 +96,7 @@ class RedisConnections:
         """Return what serves the running trio loop."""
         threads = self._of_run.get(None)
         if threads is None:
-            threads = _Threads(self._new_sync_client(), anyio.CapacityLimiter(MAX_CONNECTIONS))
+            threads = _Threads(self.new_sync_client(), anyio.CapacityLimiter(MAX_CONNECTIONS))
             self._of_run.set(threads)
         return threads
 

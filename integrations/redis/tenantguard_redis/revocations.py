@@ -51,7 +51,7 @@ class RedisRevocations:
     def __init__(self, url: str, *, name: str = "tenantguard:revocations", timeout: float = 1.0) -> None:
         if not isinstance(name, str) or not name:
             raise ConfigurationError("RedisRevocations needs a name.", mend='For example "tenantguard:revocations".')
-        self._client: Any = RedisConnections(url, timeout=timeout).sync
+        self._client: Any = RedisConnections(url, timeout=timeout).new_sync_client()
         self._name = name
         self._known: dict[bytes, float] = {}
         self._stopped = threading.Event()
@@ -95,6 +95,7 @@ class RedisRevocations:
                 logger.warning("Contact with the feed of revocations is lost (%s).", type(fault).__name__)
             self._connected(False)
             self._stopped.wait(RETRY_SECONDS)
+        self._client.close()
 
     def _follow(self) -> None:
         """Receive revocations until contact is lost or `close` is called."""
