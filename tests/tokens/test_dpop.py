@@ -305,6 +305,7 @@ OTHER = [
     "https://api.example.com:99999/documents", "https://api.example.com:0/documents", "https://api.example.com/d\u00f6c",
     "https://api.example.com/documents\n", "https://api.example.com\n/documents", "https:///documents",
     "ftp://api.example.com/documents", "https://api.example.com@evil.example/documents", "https://api.example.com/documents;x",
+    "http\u017f://api.example.com/documents", "https://api.example.com/\u212aey", "https://api.e\u017fample.com/documents",
     "https://api.example.com/%64ocuments/..", "https://api.example.com/documents%00",
 ]  # fmt: skip
 
@@ -324,7 +325,7 @@ async def test_check_9_another_uri_is_refused(htu: str) -> None:
 async def test_check_9_a_uri_that_is_none_equals_nothing_not_even_itself() -> None:
     for odd in ("", "*", "/documents", "https://api.example.com/%", "https://api.example.com/%1",
                 "https://api.example.com/%+1", "https://api.example.com:0/", "https://api.example.com:65536/",
-                "https://b\u00fccher.example/"):  # fmt: skip
+                "https://b\u00fccher.example/", "http\u017f://api.example.com/", "https://\u212aelvin.example/"):  # fmt: skip
         assert await refused(DPoP(), proof(htu=odd), url=odd) == "htu"
 
 
