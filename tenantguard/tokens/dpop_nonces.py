@@ -52,7 +52,11 @@ class DPoPNonces:
     def __init__(
         self, secret: bytes | Sequence[bytes], lifetime: float = 120.0, *, clock: Callable[[], float] = time
     ) -> None:
-        secrets = (secret,) if isinstance(secret, bytes) else tuple(secret)
+        secrets: tuple[bytes, ...] = ()
+        if isinstance(secret, bytes):
+            secrets = (secret,)
+        elif isinstance(secret, Sequence):
+            secrets = tuple(secret)
         if not secrets or not all(isinstance(one, bytes) and len(one) >= MINIMUM_SECRET for one in secrets):
             raise ConfigurationError(
                 f"DPoPNonces needs a secret of at least {MINIMUM_SECRET} bytes, or a list of such secrets.",
@@ -65,7 +69,7 @@ class DPoPNonces:
                 mend="For example lifetime=120.",
             )
         self.lifetime: Final = float(lifetime)
-        self._secrets: tuple[bytes, ...] = secrets
+        self._secrets = secrets
         self._clock = clock
 
     def issue(self) -> str:

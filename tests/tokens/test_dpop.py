@@ -353,7 +353,7 @@ async def test_a_bound_token_is_never_good_as_a_bearer_token() -> None:
 # --- settings --------------------------------------------------------------------------------------------
 
 WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
-    *(({"algorithms": wrong}, "Supported are RS256") for wrong in ([], "HS256", ["none"], ["ES256", "HS512"], "ES1")),
+    *(({"algorithms": wrong}, "Supported are RS256") for wrong in ([], "HS256", ["none"], ["ES256", "HS512"], "ES1", None, [[]])),
     *(({"max_age": wrong}, "max_age=10") for wrong in (0, -1, 601, float("nan"), float("inf"), True, "60", None)),
     *(({"leeway": wrong}, "leeway=10") for wrong in (-1, 121, float("nan"), "10", None)),
     ({"nonces": b"secret"}, "DPoPNonces"),

@@ -100,7 +100,7 @@ async def test_a_changed_nonce_is_refused() -> None:
 
 
 async def test_weak_secrets_and_odd_lifetimes_are_refused() -> None:
-    for secret in (b"", b"short", [], [b"short"], [secrets.token_bytes(32), b"x"], ["x" * 32]):
+    for secret in (b"", b"short", [], [b"short"], [secrets.token_bytes(32), b"x"], ["x" * 32], "x" * 32, None):
         with pytest.raises(ConfigurationError, match=r"secrets\.token_bytes\(32\)"):
             DPoPNonces(secret)  # type: ignore[arg-type]
     for lifetime in (0, 3601, float("nan"), True, "120"):
