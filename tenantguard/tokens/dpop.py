@@ -231,14 +231,20 @@ def _replay_key(proof: Proof) -> str:
 
 
 def _checked_algorithms(algorithms: Iterable[str]) -> tuple[str, ...]:
-    names = (algorithms,) if isinstance(algorithms, str) else tuple(dict.fromkeys(algorithms))
-    usable = [name for name in names if name in ALGORITHMS and ALGORITHMS[name].key_type != "oct"]
+    names: tuple[str, ...] = ()
+    if isinstance(algorithms, str):
+        names = (algorithms,)
+    elif isinstance(algorithms, Iterable):
+        names = tuple(algorithms)
+    usable = [
+        name for name in names if isinstance(name, str) and name in ALGORITHMS and ALGORITHMS[name].key_type != "oct"
+    ]
     if not names or len(usable) != len(names):
         raise ConfigurationError(
             "DPoP(algorithms=...) needs the names of asymmetric signature algorithms.",
             mend=f"Supported are {', '.join(DEFAULT_ALGORITHMS)}.",
         )
-    return names
+    return tuple(dict.fromkeys(names))
 
 
 def _checked_seconds(name: str, value: float, least: float, most: float) -> float:

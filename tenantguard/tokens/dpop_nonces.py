@@ -10,7 +10,7 @@ from binascii import a2b_base64, b2a_base64
 from collections.abc import Callable, Sequence
 from math import isfinite
 from time import time
-from typing import Final, final
+from typing import Any, Final, final
 
 from tenantguard.errors import ConfigurationError
 
@@ -52,7 +52,12 @@ class DPoPNonces:
     def __init__(
         self, secret: bytes | Sequence[bytes], lifetime: float = 120.0, *, clock: Callable[[], float] = time
     ) -> None:
-        secrets = (secret,) if isinstance(secret, bytes) else tuple(secret)
+        given: object = secret
+        secrets: tuple[Any, ...] = ()
+        if isinstance(given, bytes):
+            secrets = (given,)
+        elif isinstance(given, Sequence):
+            secrets = tuple(given)
         if not secrets or not all(isinstance(one, bytes) and len(one) >= MINIMUM_SECRET for one in secrets):
             raise ConfigurationError(
                 f"DPoPNonces needs a secret of at least {MINIMUM_SECRET} bytes, or a list of such secrets.",

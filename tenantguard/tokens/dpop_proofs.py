@@ -120,7 +120,7 @@ def parse_proof(proof: bytes, keys: "ProofKeys") -> Proof:
         InvalidProof: it is too long, malformed, or of another type or algorithm; its key is missing, private, weak or
             does not fit; a claim is missing or of another kind.
 
-    Source: RFC 9449, sections 4.2 and 4.3, checks 2 to 7.
+    Source: RFC 9449, sections 4.2 and 4.3, checks 2 to 5 and 7.
     """
     if len(proof) > MAX_PROOF_LENGTH:
         _refuse(f"The DPoP proof is longer than {MAX_PROOF_LENGTH} bytes.", "size")

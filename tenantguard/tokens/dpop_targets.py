@@ -15,10 +15,12 @@ __all__ = ["normalize_origin", "normalize_target", "target_at"]
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _SCHEMES: Final = {"http": "http", "https": "https", "ws": "http", "wss": "https"}
 _ORIGIN: Final = r"(https?|wss?)://([a-z0-9._~!$&'()*+,;=-]+|\[[0-9a-f:.]+\])(?::([0-9]{0,5}))?"
-_WHOLE_ORIGIN: Final = re.compile(_ORIGIN + "/?", re.IGNORECASE)
+# Without the flag for ASCII, a few characters of other alphabets would count as letters in another case.
+_FLAGS: Final = re.IGNORECASE | re.ASCII
+_WHOLE_ORIGIN: Final = re.compile(_ORIGIN + "/?", _FLAGS)
 # Browsers send a few characters in a path as they are that RFC 3986 would have encoded, so any visible character may
 # stand there; control characters, spaces and what is not ASCII may not.
-_TARGET: Final = re.compile(_ORIGIN + r"(/[\x21-\x22\x24-\x3e\x40-\x7e]*)?(?:\?[^#]*)?(?:#.*)?", re.IGNORECASE)
+_TARGET: Final = re.compile(_ORIGIN + r"(/[\x21-\x22\x24-\x3e\x40-\x7e]*)?(?:\?[^#]*)?(?:#.*)?", _FLAGS)
 _ENCODED: Final = re.compile(r"%(.{0,2})")
 _HEX: Final = re.compile(r"[0-9A-Fa-f]{2}")
 _UNRESERVED: Final = frozenset("ABCDEFGHIJKLMNOPQRSTUVWXYZabcdefghijklmnopqrstuvwxyz0123456789-._~")

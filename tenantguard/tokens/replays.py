@@ -45,7 +45,7 @@ class InMemoryReplays:
     store then.
 
     Args:
-        size: most keys at once. A key takes about 250 bytes; there are as many as requests come with proofs within
+        size: most keys at once. A key takes about 150 bytes; there are as many as requests come with proofs within
             the time for which a proof is accepted.
         clock: seconds that never run backwards.
 

@@ -7,13 +7,18 @@ import time
 import uuid
 from typing import Any
 
+import pytest
 from cryptography.hazmat.primitives.asymmetric import ec, ed448, ed25519, rsa
 from jwt.algorithms import ECAlgorithm, OKPAlgorithm, RSAAlgorithm, get_default_algorithms
 
+from tenantguard.errors import InvalidProof
 from tenantguard.identity import Actor, ActorType, Confirmation, Identity, Tenant
+from tenantguard.tokens.dpop import DPoP, Possession
 
-__all__ = ["Prover", "bound_identity"]
+__all__ = ["TOKEN", "URL", "Clock", "Prover", "bound_identity", "check", "proof", "refused"]
 
+TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ1c2VyLTEifQ.c2lnbmF0dXJl"
+URL = "https://api.example.com/documents"
 _ALGORITHMS = get_default_algorithms()
 _MEMBERS = {"EC": ("crv", "kty", "x", "y"), "OKP": ("crv", "kty", "x"), "RSA": ("e", "kty", "n")}
 
@@ -115,3 +120,39 @@ def bound_identity(jkt: str | None, **confirmation: Any) -> Identity:
     person = Actor("user-1", ActorType.HUMAN, issuer="https://idp.example.com")
     bound = Confirmation(jkt=jkt, **confirmation) if jkt or confirmation else None
     return Identity(subject=person, actor=person, tenant=Tenant("acme"), confirmation=bound)
+
+
+PROVER = Prover()
+"""The client of `proof` and `check`."""
+
+
+class Clock:
+    """Time that stands still until a test moves it."""
+
+    def __init__(self) -> None:
+        self.now = float(int(time.time()))
+
+    def __call__(self) -> float:
+        return self.now
+
+
+def proof(**changes: Any) -> bytes:
+    """Return a good proof of `PROVER` for GET `URL`, or one with changes."""
+    return PROVER.proof(TOKEN, "GET", URL, **changes)
+
+
+async def check(dpop: DPoP, *proofs: bytes, identity: Identity | None = None, **request: Any) -> Possession | None:
+    """Check a request for GET `URL` with a token that is bound to the key of `PROVER`, or another one."""
+    asked = {"token": TOKEN, "method": "GET", "url": URL} | request
+    return await dpop.check(proofs=proofs, identity=identity or bound_identity(PROVER.jkt), **asked)
+
+
+async def refused(dpop: DPoP, *proofs: bytes, **request: Any) -> str:
+    """Return the reason for which a request is refused, by an error that shows nothing of its proofs."""
+    with pytest.raises(InvalidProof) as caught:
+        await check(dpop, *proofs, **request)
+    error = caught.value
+    shown = f"{error!r} {error} {error.detail}"
+    assert not any(len(part) > 12 and part in shown for one in proofs for part in one.decode("latin-1").split("."))
+    assert error.status == 401
+    return error.reason

@@ -1,64 +1,26 @@
-"""DPoP: the examples of RFC 9449, every check of its section 4.3 with a proof that fails it alone, nonces, replays."""
+"""DPoP: the examples of RFC 9449, every check of its section 4.3 with a proof that fails it alone, settings."""
 
-import base64
 import json
 import logging
-import secrets
-import threading
-import time
 from pathlib import Path
 from typing import Any
 
-import anyio
 import pytest
 from cryptography.hazmat.primitives.asymmetric import rsa
 
-from tenantguard.errors import ConfigurationError, InvalidProof, NonceRequired, StoreUnavailable
+from tenantguard.errors import ConfigurationError
 from tenantguard.identity import Identity
 from tenantguard.tokens.dpop import DPoP, Possession
 from tenantguard.tokens.dpop_nonces import DPoPNonces
 from tenantguard.tokens.dpop_targets import normalize_origin, normalize_target
 from tenantguard.tokens.replays import InMemoryReplays
-from tests.support.proofs import Prover, bound_identity
+from tests.support.proofs import PROVER, TOKEN, URL, Clock, Prover, bound_identity, check, proof, refused
 
 pytestmark = pytest.mark.anyio
 
 RFC = json.loads((Path(__file__).parent.parent / "vectors" / "rfc9449" / "proofs.json").read_text())
-TOKEN = "eyJhbGciOiJFUzI1NiJ9.eyJzdWIiOiJ1c2VyLTEifQ.c2lnbmF0dXJl"
-URL = "https://api.example.com/documents"
-PROVER = Prover()
 RSA_KEY = rsa.generate_private_key(65537, 2048)
 WEAK_RSA_KEY = rsa.generate_private_key(65537, 1024)
-
-
-class Clock:
-    """Time that stands still until a test moves it."""
-
-    def __init__(self) -> None:
-        self.now = float(int(time.time()))
-
-    def __call__(self) -> float:
-        return self.now
-
-
-async def check(dpop: DPoP, *proofs: bytes, identity: Identity | None = None, **request: Any) -> Possession | None:
-    asked = {"token": TOKEN, "method": "GET", "url": URL} | request
-    return await dpop.check(proofs=proofs, identity=identity or bound_identity(PROVER.jkt), **asked)
-
-
-async def refused(dpop: DPoP, *proofs: bytes, **request: Any) -> str:
-    """The reason for which a request is refused."""
-    with pytest.raises(InvalidProof) as caught:
-        await check(dpop, *proofs, **request)
-    error = caught.value
-    shown = f"{error!r} {error} {error.detail}"
-    assert not any(len(part) > 12 and part in shown for proof in proofs for part in proof.decode("latin-1").split("."))
-    assert error.status == 401
-    return error.reason
-
-
-def proof(**changes: Any) -> bytes:
-    return PROVER.proof(TOKEN, "GET", URL, **changes)
 
 
 # --- the RFC's own examples ------------------------------------------------------------------------------
@@ -305,6 +267,7 @@ OTHER = [
     "https://api.example.com:99999/documents", "https://api.example.com:0/documents", "https://api.example.com/d\u00f6c",
     "https://api.example.com/documents\n", "https://api.example.com\n/documents", "https:///documents",
     "ftp://api.example.com/documents", "https://api.example.com@evil.example/documents", "https://api.example.com/documents;x",
+    "http\u017f://api.example.com/documents", "https://api.example.com/\u212aey", "https://api.e\u017fample.com/documents",
     "https://api.example.com/%64ocuments/..", "https://api.example.com/documents%00",
 ]  # fmt: skip
 
@@ -324,7 +287,7 @@ async def test_check_9_another_uri_is_refused(htu: str) -> None:
 async def test_check_9_a_uri_that_is_none_equals_nothing_not_even_itself() -> None:
     for odd in ("", "*", "/documents", "https://api.example.com/%", "https://api.example.com/%1",
                 "https://api.example.com/%+1", "https://api.example.com:0/", "https://api.example.com:65536/",
-                "https://b\u00fccher.example/"):  # fmt: skip
+                "https://b\u00fccher.example/", "http\u017f://api.example.com/", "https://\u212aelvin.example/"):  # fmt: skip
         assert await refused(DPoP(), proof(htu=odd), url=odd) == "htu"
 
 
@@ -336,36 +299,6 @@ async def test_check_9_behind_a_proxy_the_public_origin_counts_and_not_the_host_
     assert await refused(dpop, stolen, url="http://evil.example/documents") == "htu"
     assert await refused(dpop, proof(), url="http://10.0.0.7:8000/other") == "htu"
     assert await refused(dpop, proof(), url="no uri") == "htu"
-
-
-async def test_check_10_the_nonce_is_the_servers() -> None:
-    clock = Clock()
-    nonces = DPoPNonces(secrets.token_bytes(32), clock=clock)
-    dpop = DPoP(nonces=nonces, clock=clock)
-    foreign = DPoPNonces(secrets.token_bytes(32), clock=clock).issue()
-    for wrong in ({}, {"nonce": ""}, {"nonce": "x"}, {"nonce": foreign}, {"nonce": "\u00e9" * 32}):
-        with pytest.raises(NonceRequired) as caught:
-            await check(dpop, proof(**wrong))
-        assert caught.value.code == "use_dpop_nonce"
-        assert await check(dpop, proof(nonce=caught.value.nonce)) == Possession(PROVER.jkt)
-    assert await refused(dpop, proof(nonce=7)) == "claims"
-
-
-async def test_check_10_a_nonce_ages_is_renewed_on_a_good_answer_and_ends() -> None:
-    clock = Clock()
-    nonces = DPoPNonces(secrets.token_bytes(32), lifetime=100, clock=clock)
-    dpop = DPoP(nonces=nonces, clock=clock)
-    nonce = nonces.issue()
-    clock.now += 49
-    assert await check(dpop, proof(nonce=nonce, iat=clock.now)) == Possession(PROVER.jkt)
-    clock.now += 50
-    possession = await check(dpop, proof(nonce=nonce, iat=clock.now))
-    assert possession is not None
-    assert possession.next_nonce
-    clock.now += 2
-    with pytest.raises(NonceRequired):
-        await check(dpop, proof(nonce=nonce, iat=clock.now))
-    assert await check(dpop, proof(nonce=possession.next_nonce, iat=clock.now)) == Possession(PROVER.jkt)
 
 
 async def test_check_11_the_time_is_within_the_window() -> None:
@@ -417,210 +350,10 @@ async def test_a_bound_token_is_never_good_as_a_bearer_token() -> None:
     assert await check(DPoP(), proof(), scheme="dpop")
 
 
-# --- replays ---------------------------------------------------------------------------------------------
-
-
-async def test_a_proof_is_good_once() -> None:
-    dpop = DPoP()
-    sent = proof()
-    assert await check(dpop, sent)
-    assert await refused(dpop, sent) == "replay"
-    assert await refused(dpop, proof(jti=json.loads(_payload(sent))["jti"], iat=int(time.time()) - 5)) == "replay"
-    assert await check(dpop, proof())
-
-
-def _payload(sent: bytes) -> bytes:
-    return base64.urlsafe_b64decode(sent.split(b".")[1] + b"==")
-
-
-async def test_a_signature_in_its_other_form_does_not_make_a_proof_new() -> None:
-    # Of an ECDSA signature (r, s), (r, n - s) is as good.
-    order = 0xFFFFFFFF00000000FFFFFFFFFFFFFFFFBCE6FAADA7179E84F3B9CAC2FC632551
-    dpop = DPoP()
-    sent = proof()
-    head, _, signature = sent.rpartition(b".")
-    raw = base64.urlsafe_b64decode(signature + b"==")
-    other = raw[:32] + (order - int.from_bytes(raw[32:], "big")).to_bytes(32, "big")
-    respelled = head + b"." + base64.urlsafe_b64encode(other).rstrip(b"=")
-    assert await check(dpop, respelled)
-    assert await refused(dpop, sent) == "replay"
-
-
-async def test_two_clients_may_use_the_same_jti() -> None:
-    dpop = DPoP()
-    other = Prover()
-    assert await check(dpop, proof(jti="1"))
-    assert await check(dpop, other.proof(TOKEN, "GET", URL, jti="1"), identity=bound_identity(other.jkt))
-
-
-async def test_of_many_at_once_one_is_accepted() -> None:
-    dpop = DPoP()
-    sent = proof()
-    outcomes: list[str] = []
-
-    async def one() -> None:
-        try:
-            await check(dpop, sent)
-        except InvalidProof as error:
-            outcomes.append(error.reason)
-        else:
-            outcomes.append("accepted")
-
-    async with anyio.create_task_group() as group:
-        for _ in range(20):
-            group.start_soon(one)
-    assert sorted(outcomes) == ["accepted"] + ["replay"] * 19
-
-
-async def test_what_is_refused_never_reaches_the_store() -> None:
-    store = InMemoryReplays(1)
-    dpop = DPoP(replays=store, nonces=DPoPNonces(secrets.token_bytes(32)))
-    nonce = dpop.nonces.issue() if dpop.nonces else ""
-    stranger = Prover().proof(TOKEN, "GET", URL, header={"jwk": PROVER.jwk}, nonce=nonce)
-    for bad in (stranger, proof(nonce=nonce, htm="POST"), proof(nonce=nonce, iat=1), proof(nonce=nonce, ath="x"), b"x"):
-        await refused(dpop, bad)
-    with pytest.raises(NonceRequired):
-        await check(dpop, proof())
-    assert len(store) == 0
-    assert await check(dpop, proof(nonce=nonce))
-    assert len(store) == 1
-
-
-async def test_a_proof_is_remembered_until_its_window_ends_however_early_it_was_made() -> None:
-    clock = Clock()
-    dpop = DPoP(max_age=60, leeway=10, clock=clock, replays=InMemoryReplays(clock=clock))
-    begin = clock.now
-    for made in (-60, -30, 0, 10):
-        sent = proof(iat=begin + made)
-        clock.now = begin
-        assert await check(dpop, sent)
-        while clock.now <= begin + made + 60:
-            assert await refused(dpop, sent) == "replay"
-            clock.now += 7.5
-        assert await refused(dpop, sent) == "too_old"
-
-
-async def test_a_store_that_is_down_or_says_nothing_clear_refuses() -> None:
-    class Broken:
-        def __init__(self, answer: Any) -> None:
-            self.answer = answer
-
-        async def add(self, key: str, ttl: float) -> bool:
-            if isinstance(self.answer, Exception):
-                raise self.answer
-            return self.answer
-
-    with pytest.raises(StoreUnavailable):
-        await check(DPoP(replays=Broken(StoreUnavailable("down"))), proof())
-    for answer in (None, False, 0, 1, "yes"):
-        assert await refused(DPoP(replays=Broken(answer)), proof()) == "replay"
-
-
-async def test_the_store_in_memory_forgets_what_has_ended_and_refuses_when_it_is_full() -> None:
-    clock = Clock()
-    store = InMemoryReplays(3, clock=clock)
-    assert [await store.add(key, ttl) for key, ttl in (("a", 10), ("b", 20), ("a", 10), ("c", 0.1))] == [
-        True, True, False, True]  # fmt: skip
-    with pytest.raises(StoreUnavailable, match=r"Raise InMemoryReplays\(size=\.\.\.\)"):
-        await store.add("d", 10)
-    assert not await store.add("a", 10), "what it knows it knows when it is full, too"
-    clock.now += 0.5
-    assert await store.add("d", 10)
-    clock.now += 9
-    assert not await store.add("a", 10)
-    clock.now += 1
-    assert await store.add("a", 10)
-    assert len(store) <= 3
-    clock.now += 1000
-    assert await store.add("e", 10)
-    assert len(store) == 1
-    assert len(store._slices) == len(store._due) == 1
-    for ttl in (0, -1, float("nan"), float("inf")):
-        with pytest.raises(StoreUnavailable):
-            await store.add("f", ttl)
-
-
-async def test_the_store_in_memory_says_once_to_threads_that_a_key_is_new() -> None:
-    store = InMemoryReplays(100_000)
-    fresh: list[str] = []
-
-    async def add_all() -> None:
-        for number in range(2000):
-            if await store.add(str(number), 60):
-                fresh.append(str(number))
-
-    threads = [threading.Thread(target=anyio.run, args=(add_all,)) for _ in range(4)]
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    assert sorted(fresh) == sorted(str(number) for number in range(2000))
-
-
-# --- nonces ----------------------------------------------------------------------------------------------
-
-
-async def test_workers_with_one_secret_accept_each_others_nonces_and_no_others() -> None:
-    clock = Clock()
-    secret = secrets.token_bytes(32)
-    nonce = DPoPNonces(secret, clock=clock).issue()
-    assert DPoPNonces(secret, clock=clock).check(nonce)
-    assert not DPoPNonces(secrets.token_bytes(32), clock=clock).check(nonce)
-    assert len(nonce) == 32
-    assert nonce.replace("-", "").replace("_", "").isalnum()
-
-
-async def test_a_nonce_is_renewed_after_half_its_life_and_ends_with_it() -> None:
-    clock = Clock()
-    nonces = DPoPNonces(secrets.token_bytes(32), lifetime=100, clock=clock)
-    nonce = nonces.issue()
-    for age, good, renew in (
-        (0, True, False),
-        (50, True, False),
-        (51, True, True),
-        (100, True, True),
-        (101, False, True),
-    ):
-        clock.now += age
-        assert (nonces.check(nonce), nonces.should_renew(nonce)) == (good, renew)
-        clock.now -= age
-    clock.now -= 10
-    assert nonces.check(nonce), "the clock of the worker that made it may be a little ahead"
-    clock.now -= 1
-    assert not nonces.check(nonce)
-
-
-async def test_secrets_are_rotated_without_refusing_anybody() -> None:
-    clock = Clock()
-    old, new = secrets.token_bytes(32), secrets.token_bytes(32)
-    before = DPoPNonces([old, new], clock=clock)
-    after = DPoPNonces([new, old], clock=clock)
-    done = DPoPNonces([new], clock=clock)
-    nonce = before.issue()
-    assert after.check(nonce)
-    assert after.should_renew(nonce)
-    assert not before.should_renew(nonce)
-    assert before.check(after.issue())
-    assert done.check(after.issue())
-    assert not done.check(nonce)
-
-
-async def test_a_changed_nonce_is_refused() -> None:
-    nonces = DPoPNonces(secrets.token_bytes(32))
-    nonce = nonces.issue()
-    for place in range(len(nonce)):
-        for character in "A_-+/=b \u00e9":
-            changed = nonce[:place] + character + nonce[place + 1 :]
-            assert nonces.check(changed) is (changed == nonce)
-    for odd in ("", "=", nonce + "=", nonce[:-1], nonce + "AAAA", "\ud800" * 32, "\x00" * 32):
-        assert not nonces.check(odd)
-        assert nonces.should_renew(odd)
-
-
 # --- settings --------------------------------------------------------------------------------------------
 
 WRONG_SETTINGS: list[tuple[dict[str, Any], str]] = [
-    *(({"algorithms": wrong}, "Supported are RS256") for wrong in ([], "HS256", ["none"], ["ES256", "HS512"], "ES1")),
+    *(({"algorithms": wrong}, "Supported are RS256") for wrong in ([], "HS256", ["none"], ["ES256", "HS512"], "ES1", None, [[]])),
     *(({"max_age": wrong}, "max_age=10") for wrong in (0, -1, 601, float("nan"), float("inf"), True, "60", None)),
     *(({"leeway": wrong}, "leeway=10") for wrong in (-1, 121, float("nan"), "10", None)),
     ({"nonces": b"secret"}, "DPoPNonces"),
@@ -636,18 +369,6 @@ async def test_wrong_settings_are_refused_with_how_to_mend_them(settings: dict[s
     with pytest.raises(ConfigurationError) as caught:
         DPoP(**settings)
     assert mend in str(caught.value)
-
-
-async def test_wrong_settings_of_nonces_and_store_are_refused() -> None:
-    for secret in (b"", b"short", [], [b"short"], [secrets.token_bytes(32), b"x"], ["x" * 32]):
-        with pytest.raises(ConfigurationError, match=r"secrets\.token_bytes\(32\)"):
-            DPoPNonces(secret)  # type: ignore[arg-type]
-    for lifetime in (0, 3601, float("nan"), True, "120"):
-        with pytest.raises(ConfigurationError, match="lifetime=120"):
-            DPoPNonces(secrets.token_bytes(32), lifetime)  # type: ignore[arg-type]
-    for size in (0, -1, 1.5, True, None):
-        with pytest.raises(ConfigurationError, match="size=200_000"):
-            InMemoryReplays(size)  # type: ignore[arg-type]
 
 
 async def test_a_single_name_of_an_algorithm_will_do() -> None:
