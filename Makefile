@@ -8,7 +8,7 @@ STAMP  := .venv/.installed
 MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard integrations/*/pyproject.toml))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports check bench lock clean
+.PHONY: help demo test lint format types imports check bench docs lock clean
 
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
@@ -37,6 +37,9 @@ check: lint types imports test ## all that CI runs
 
 bench: $(STAMP) ## ratios against bare Starlette, raw verification and handwritten filters
 	$(BIN)/python -m benchmarks
+
+docs: $(STAMP) ## write the reference pages from the docstrings
+	$(BIN)/python docs/make_reference.py
 
 lock: $(UV) ## renew the hashed locks
 	$(UV) export --quiet --no-header --no-emit-workspace --all-packages --all-extras --all-groups --output-file requirements/dev.txt >/dev/null

@@ -3,6 +3,7 @@
 import contextlib
 import logging
 import socket
+import time
 from collections.abc import Iterator
 from typing import Any
 
@@ -20,6 +21,16 @@ from tests.support.server import serve
 
 LAB = Lab()
 CASES = list(corpus(LAB))
+_made: dict[str, Any] = {"at": 0.0, "cases": {}}
+
+
+def fresh(name: str) -> Case:
+    """Return a case whose times are those of now, not of when the tests were collected."""
+    if time.monotonic() - _made["at"] > 3:
+        _made["cases"] = {case.name: case for case in corpus(LAB)}
+        _made["at"] = time.monotonic()
+    case: Case = _made["cases"][name]
+    return case
 
 
 async def whoami(request: Request) -> JSONResponse:
@@ -74,8 +85,9 @@ def test_the_corpus_is_large_and_holds_controls() -> None:
     assert len([case for case in CASES if case.status == (200,)]) >= 20
 
 
-@pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
-def test_verdict(address: tuple[str, int], case: Case, caplog: pytest.LogCaptureFixture) -> None:
+@pytest.mark.parametrize("name", [case.name for case in CASES])
+def test_verdict(address: tuple[str, int], name: str, caplog: pytest.LogCaptureFixture) -> None:
+    case = fresh(name)
     caplog.set_level(logging.DEBUG)
     status, headers, body = send(address, case.lines)
     assert status in case.status
@@ -98,5 +110,6 @@ def test_verdict(address: tuple[str, int], case: Case, caplog: pytest.LogCapture
 
 def test_no_case_was_accepted_because_of_one_before(address: tuple[str, int]) -> None:
     """All in one row again, now that every token was seen: what is remembered changes no verdict."""
-    for case in CASES:
-        assert send(address, case.lines)[0] in case.status, case.name
+    for name in [case.name for case in CASES]:
+        case = fresh(name)
+        assert send(address, case.lines)[0] in case.status, name
