@@ -4,7 +4,7 @@ The endpoint here answers what each test sets; a certified provider's own endpoi
 """
 
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from typing import Any
 
 import anyio
@@ -50,16 +50,20 @@ def active(**changes: Any) -> dict[str, Any]:
 
 
 @pytest.fixture
-def ask(endpoint: tuple[ScriptedEndpoint, str]) -> Callable[..., Introspection]:
+async def ask(endpoint: tuple[ScriptedEndpoint, str]) -> AsyncIterator[Callable[..., Introspection]]:
     scripted, url = endpoint
     scripted.forms.clear()
     scripted.answer = lambda _: active()
+    made = []
 
     def make(**options: Any) -> Introspection:
         settings = {"issuer": ISSUER, "audience": AUDIENCE, "client_id": "api", "client_secret": "s3cret"}
-        return Introspection(url, **(settings | options))
+        made.append(Introspection(url, **(settings | options)))
+        return made[-1]
 
-    return make
+    yield make
+    for one in made:
+        await one.aclose()
 
 
 async def test_an_active_token_becomes_the_same_identity_as_a_signed_one(ask: Callable[..., Introspection]) -> None:
