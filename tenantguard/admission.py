@@ -95,6 +95,17 @@ class Admission:
             self._verifier.revocations.check(identity)  # of one of several tenants nothing was known before
         return Admitted(await check_standing(identity, rules.directory), nonce)
 
+    async def recheck(self, identity: Identity, token: str) -> None:
+        """Look at the token of an open connection again, and at its tenant.
+
+        Raises:
+            TenantGuardError: it would not be let in now.
+        """
+        verified = await self._verifier.verify_all(token)
+        if identity.tenant is not None:
+            verified.choose(identity.tenant.id)
+        await check_standing(identity, self._rules.directory)
+
     async def _check_possession(
         self, identity: Identity, presented: PresentedToken, scope: Mapping[str, Any]
     ) -> str | None:

@@ -17,7 +17,6 @@ import inspect
 import logging
 import sys
 from collections.abc import Callable
-from contextlib import AsyncExitStack, ExitStack
 from contextvars import Token
 from types import FrameType, TracebackType
 from typing import Any, Final, Self, TypeVar, cast, final
@@ -26,6 +25,7 @@ import msgspec
 from contextvars_extras import ContextVarExt
 
 from tenantguard.errors import BindingError, NotBound
+from tenantguard.frames import refuse_bare_generators
 from tenantguard.identity import Actor, Identity, Tenant
 
 __all__ = [
@@ -134,40 +134,7 @@ enter_binding: Final = _set
 """Bind without a block: for the middleware alone, which leaves in a ``finally`` of the same coroutine."""
 leave_binding: Final = _reset
 
-_GENERATOR_FLAGS: Final = inspect.CO_GENERATOR | inspect.CO_ASYNC_GENERATOR
-_CONTEXTLIB_FILE: Final = ExitStack.enter_context.__code__.co_filename
-_STACK_METHODS: Final = frozenset(
-    function.__code__
-    for function in (ExitStack.enter_context, AsyncExitStack.enter_async_context, AsyncExitStack.enter_context)
-)
-_ENTERS: Final = frozenset({"__enter__", "__aenter__"})
 _HOW_TO_BIND: Final = "Enter `with bind(identity):` first, or let TenantGuardMiddleware do it for requests."
-
-
-def _refuse_bare_generators(frame: FrameType | None, block: object) -> None:
-    """Raise if the block would be opened by a generator that is not a context manager.
-
-    Variables that a generator sets stay set in its caller whenever it yields (the problem of PEP 568), so the
-    caller would go on with the generator's tenant. A generator that `contextlib` drives as a context manager
-    means exactly that; then whoever enters that context manager is looked at, and so on. The same holds for a
-    block that is opened by the ``__enter__`` of another context manager, or through an exit stack.
-    """
-    while frame is not None:
-        code = frame.f_code
-        if code.co_name in _ENTERS or code in _STACK_METHODS:
-            frame = frame.f_back
-            continue
-        if not code.co_flags & _GENERATOR_FLAGS:
-            return
-        driver = frame.f_back
-        if driver is None or driver.f_code.co_filename != _CONTEXTLIB_FILE:
-            raise BindingError(
-                f"{type(block).__name__}() was entered in the generator {code.co_qualname}, whose caller would inherit "
-                "the binding at each yield.",
-                mend="Enter it in the function that iterates the generator, or make the generator a context "
-                "manager with contextlib.contextmanager or asynccontextmanager.",
-            )
-        frame = driver.f_back
 
 
 class _Block:
@@ -189,7 +156,7 @@ class _Block:
             raise BindingError(
                 f"This {type(self).__name__}() block is already entered.", mend="Make a new one for each block."
             )
-        _refuse_bare_generators(caller, self)
+        refuse_bare_generators(caller, self)
         self._token = _set(self._binding())
 
     def __enter__(self) -> Self:

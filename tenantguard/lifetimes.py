@@ -10,14 +10,14 @@ import contextlib
 import logging
 from collections.abc import Awaitable, Callable
 from time import time
-from typing import Any, Final, cast, final
+from typing import Any, Final, TypeAlias, cast, final
 
 import anyio
 import sniffio
 from anyio.lowlevel import current_token
 from starlette.types import Message, Receive, Send
 
-from tenantguard.errors import ExpiredToken, InvalidToken, RevokedToken
+from tenantguard.errors import ExpiredToken, RevokedToken, TenantGuardError, Unavailable
 from tenantguard.identity import Identity
 from tenantguard.tokens.revocation import Revocations
 
@@ -25,8 +25,9 @@ __all__ = ["ConnectionEnded", "EventStream", "Watch", "WatchedSocket"]
 
 logger = logging.getLogger("tenantguard.middleware")
 
-LONGEST_SLEEP: Final = 3600.0
-"""Seconds until the clock is looked at again, since it may have been set."""
+RECHECK_SECONDS: Final = 30.0
+"""Seconds after which a token is looked at as if it had just come: an opaque token or an API key may have been revoked
+where it was issued, a tenant suspended, and the clock set."""
 POLICY_VIOLATION: Final = 1008
 """RFC 6455, section 7.4.1."""
 
@@ -34,6 +35,8 @@ POLICY_VIOLATION: Final = 1008
 class ConnectionEnded(OSError):
     """Raised to an app that sends on a connection that was ended, as ASGI has it for lost connections."""
 
+
+Recheck: TypeAlias = Callable[[], Awaitable[None]]
 
 _tasks: Final[set[asyncio.Task[None]]] = set()
 
@@ -45,16 +48,22 @@ class Watch:
     Args:
         identity: whose time.
         revocations: looked at after each change.
+        recheck: raises if the token or its tenant is not good any more.
         end: ends the connection; told why.
     """
 
-    __slots__ = ("_end", "_event", "_identity", "_revocations", "_scope", "_unwatch")
+    __slots__ = ("_end", "_event", "_identity", "_recheck", "_revocations", "_scope", "_unwatch")
 
     def __init__(
-        self, identity: Identity, revocations: Revocations, end: Callable[[InvalidToken], Awaitable[None]]
+        self,
+        identity: Identity,
+        revocations: Revocations,
+        recheck: Recheck,
+        end: Callable[[TenantGuardError], Awaitable[None]],
     ) -> None:
         self._identity = identity
         self._revocations = revocations
+        self._recheck = recheck
         self._end = end
         self._event = anyio.Event()
         self._scope = anyio.CancelScope()
@@ -96,17 +105,27 @@ class Watch:
             except Exception:
                 logger.debug("A connection was gone before it could be ended.", exc_info=True)
 
-    async def _wait(self) -> InvalidToken:
+    async def _wait(self) -> TenantGuardError:
+        """Return why the time is over, once it is."""
         while True:
             self._event = anyio.Event()
             if self._revocations.revoked(self._identity):
                 return RevokedToken()
             expires_at = self._identity.expires_at
-            left = LONGEST_SLEEP if expires_at is None else expires_at - time()
+            left = RECHECK_SECONDS if expires_at is None else expires_at - time()
             if left <= 0:
                 return ExpiredToken()
-            with anyio.move_on_after(min(left, LONGEST_SLEEP)):
+            with anyio.move_on_after(min(left, RECHECK_SECONDS)):
                 await self._event.wait()
+            if self._event.is_set() or (expires_at is not None and left <= RECHECK_SECONDS):
+                continue
+            try:
+                await self._recheck()
+            except TenantGuardError as error:
+                return error
+            except Exception:
+                logger.exception("Looking at the token of an open connection failed.")
+                return Unavailable("The token of an open connection can't be looked at.")
 
 
 @final
@@ -118,15 +137,16 @@ class EventStream:
     Args:
         identity: whose stream.
         revocations: see `Watch`.
+        recheck: see `Watch`.
         send: the server's ``send``.
     """
 
     __slots__ = ("_send", "_watch", "ended")
 
-    def __init__(self, identity: Identity, revocations: Revocations, send: Send) -> None:
+    def __init__(self, identity: Identity, revocations: Revocations, recheck: Recheck, send: Send) -> None:
         self._send = send
         self.ended = False
-        self._watch = Watch(identity, revocations, self._end)
+        self._watch = Watch(identity, revocations, recheck, self._end)
 
     async def start(self, message: Message) -> None:
         """Pass on the start of the response, and begin to watch."""
@@ -143,7 +163,7 @@ class EventStream:
             raise ConnectionEnded("The event stream was ended, since its token is not good any more.")
         await self._send(message)
 
-    async def _end(self, reason: InvalidToken) -> None:
+    async def _end(self, reason: TenantGuardError) -> None:
         self.ended = True
         logger.info("event stream ended: %s", reason)
         await self._send({"type": "http.response.body", "body": b"", "more_body": False})
@@ -174,9 +194,9 @@ class WatchedSocket:
         self.ended = False
         self._watch: Watch | None = None
 
-    def watch(self, identity: Identity) -> None:
+    def watch(self, identity: Identity, recheck: Recheck) -> None:
         """Say whose connection it is. Its time is watched from when the connection is accepted."""
-        self._watch = Watch(identity, self._revocations, self._end)
+        self._watch = Watch(identity, self._revocations, recheck, self._end)
 
     async def send(self, message: Message) -> None:
         """Pass on what the app sends, until the end.
@@ -202,7 +222,7 @@ class WatchedSocket:
             return {"type": "websocket.disconnect", "code": POLICY_VIOLATION, "reason": ""}
         return message
 
-    async def _end(self, reason: InvalidToken) -> None:
+    async def _end(self, reason: TenantGuardError) -> None:
         if self.closed:
             return
         self.ended = self.closed = True

@@ -12,6 +12,7 @@ CORS: a preflight request carries no credential, so put `CORSMiddleware` outside
 """
 
 import logging
+from functools import partial
 from typing import Any, Final, Protocol, final
 
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
@@ -112,6 +113,7 @@ class TenantGuardMiddleware:
         stream: EventStream | None = None
         nonce: str | None = None
         scheme = "Bearer"
+        token: str | None = None
 
         def tracked_send(message: Message) -> Any:
             nonlocal started, stream
@@ -122,8 +124,14 @@ class TenantGuardMiddleware:
                 if nonce is not None:
                     message = {**message, "headers": [*message.get("headers", ()), (b"dpop-nonce", nonce.encode())]}
                 for name, value in message.get("headers", ()):
-                    if value[:17].lower() == b"text/event-stream" and name.lower() == b"content-type" and identity:
-                        stream = EventStream(identity, self._revocations, send)
+                    if (
+                        value[:17].lower() == b"text/event-stream"
+                        and name.lower() == b"content-type"
+                        and identity
+                        and token
+                    ):
+                        recheck = partial(self._admission.recheck, identity, token)
+                        stream = EventStream(identity, self._revocations, recheck, send)
                         return stream.start(message)
             return send(message)
 
@@ -212,7 +220,7 @@ class TenantGuardMiddleware:
             self._take_away(scope, others)
             identity, _ = await self._admission.admit(presented, scope)
             scope["tenantguard"] = identity
-            socket.watch(identity)
+            socket.watch(identity, partial(self._admission.recheck, identity, presented.token))
             with bind(identity, Credential(presented.token)):
                 await self.app(scope, socket.receive, socket.send)
         except Exception as error:

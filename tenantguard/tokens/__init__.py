@@ -8,7 +8,8 @@ good.
 """
 
 from tenantguard.tokens.api_keys import ApiKey, ApiKeys, ApiKeyStore, InMemoryApiKeyStore, MintedKey, SqlApiKeyStore
-from tenantguard.tokens.claims import Claims, ClaimsMapping, ClaimsProfile, Verified
+from tenantguard.tokens.claim_values import Claims
+from tenantguard.tokens.claims import ClaimsMapping, ClaimsProfile, Verified
 from tenantguard.tokens.client_certificates import ClientCertificates
 from tenantguard.tokens.credentials import CredentialVerifier
 from tenantguard.tokens.dpop import DPoP, Possession

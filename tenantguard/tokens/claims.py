@@ -9,32 +9,37 @@ Rules for the actor's type, where no ``actor_type`` claim says it: a subject tha
 service; everybody else is human.
 """
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from functools import lru_cache
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
 
 from tenantguard.errors import InvalidToken, TenantRefused
-from tenantguard.identity import Actor, ActorType, AuthorizationDetail, Confirmation, Identity, Tenant
+from tenantguard.identity import Actor, ActorType, Identity
+from tenantguard.tokens.claim_values import (
+    SHARED_LENGTH,
+    ClaimPath,
+    Claims,
+    actor_type_of,
+    actors_of,
+    authorization_details_of,
+    claim_at,
+    confirmation_of,
+    first_text_at,
+    refuse_claim,
+    scopes_at,
+    seconds_at,
+    shared_text,
+    shared_texts,
+    tenant_of,
+    text_at,
+    texts_at,
+)
 from tenantguard.tokens.jwt import audience_of
 
-__all__ = [
-    "MAX_ACTORS",
-    "Claims",
-    "ClaimsMapping",
-    "ClaimsProfile",
-    "Verified",
-    "actor_type_of",
-    "claim_at",
-    "scopes_at",
-]
+__all__ = ["ClaimsMapping", "ClaimsProfile", "Verified", "refuse_id_token"]
 
-Claims: TypeAlias = Mapping[str, Any]
-
-MAX_ACTORS: Final = 8
-"""Longest chain of ``act`` members."""
 MAX_TENANTS: Final = 256
 """Most tenants that one token may name."""
 
@@ -66,7 +71,7 @@ class Verified(msgspec.Struct, frozen=True, gc=False):
         chosen = self.identity.tenant
         if chosen is not None and chosen.id == tenant_id:
             return self.identity
-        return msgspec.structs.replace(self.identity, tenant=_tenant(tenant_id))
+        return msgspec.structs.replace(self.identity, tenant=tenant_of(tenant_id))
 
 
 class ClaimsMapping(Protocol):
@@ -81,130 +86,10 @@ class ClaimsMapping(Protocol):
         ...
 
 
-ClaimPath: TypeAlias = str | tuple[str, ...]
-"""A claim's name, or the names from the outer member to the inner one: ``("o", "id")``."""
-
-
-def claim_at(claims: Claims, path: ClaimPath) -> Any:
-    """Return the claim at a path, or ``None``. A name is never split: ``https://example.com/org`` is one name."""
-    if isinstance(path, str):
-        return claims.get(path)
-    value: Any = claims
-    for name in path:
-        if not isinstance(value, Mapping):
-            return None
-        value = value.get(name)
-    return value
-
-
-def _refuse(message: str, *, mend: str | None = None) -> InvalidToken:
-    return InvalidToken(message, reason="claims", mend=mend)
-
-
-def _text(claims: Claims, name: str) -> str | None:
-    """The claim, which must be text; empty text counts as none."""
-    value = claims.get(name)
-    if value is None or value.__class__ is str:
-        return value or None
-    raise _refuse(f"The token's {name} is no text.")
-
-
-def _first_text(claims: Claims, paths: tuple[ClaimPath, ...]) -> str | None:
-    """The first of the claims that is there; it must be text."""
-    for path in paths:
-        value = claims.get(path) if path.__class__ is str else claim_at(claims, path)
-        if value is not None:
-            if value.__class__ is not str:
-                raise _refuse(f"The token's {path if isinstance(path, str) else '.'.join(path)} is no text.")
-            return value or None
-    return None
-
-
 _RARE: Final = frozenset(
     ("act", "acr", "amr", "auth_time", "authorization_details", "cnf", "grant_id", "model", "task", "version")
 )
 _ID_TOKEN_CLAIMS: Final = frozenset(("nonce", "at_hash", "c_hash", "s_hash"))
-
-# Values that many tokens share are held once: with 100,000 cached tokens that is most of their memory.
-_SHARED_LENGTH: Final = 512
-
-
-@lru_cache(maxsize=4096)
-def _split(text: str) -> frozenset[str]:
-    return frozenset(text.split())
-
-
-@lru_cache(maxsize=4096)
-def _frozen(items: frozenset[str]) -> frozenset[str]:
-    return items
-
-
-@lru_cache(maxsize=4096)
-def _shared_tenant(tenant_id: str) -> Tenant:
-    return Tenant(id=tenant_id)
-
-
-@lru_cache(maxsize=4096)
-def _shared_texts(items: tuple[str, ...]) -> tuple[str, ...]:
-    return items
-
-
-@lru_cache(maxsize=4096)
-def _shared_text(text: str) -> str:
-    return text
-
-
-def _tenant(tenant_id: Any) -> Tenant:
-    if isinstance(tenant_id, str):
-        return _shared_tenant(tenant_id) if len(tenant_id) <= _SHARED_LENGTH else Tenant(id=tenant_id)
-    return Tenant(id=tenant_id)
-
-
-def _texts(items: tuple[str, ...]) -> tuple[str, ...]:
-    return _shared_texts(items) if sum(map(len, items)) <= _SHARED_LENGTH else items
-
-
-def scopes_at(claims: Claims, *paths: ClaimPath) -> frozenset[str]:
-    """Return the scopes of all claims that are there, as one shared set.
-
-    Raises:
-        InvalidToken: one is neither text nor a list of texts.
-    """
-    scopes: frozenset[str] = frozenset()
-    for path in paths:
-        value = claim_at(claims, path)
-        if value is not None:
-            found = _scopes_of(value, path if isinstance(path, str) else ".".join(path))
-            scopes = scopes | found if scopes else found
-    return scopes
-
-
-def _scopes_of(value: Any, name: str) -> frozenset[str]:
-    """Scopes as a space separated text (RFC 6749, section 3.3) or as a list of texts (Okta, Auth0, WorkOS)."""
-    if isinstance(value, str):
-        return _split(value) if len(value) <= _SHARED_LENGTH else frozenset(value.split())
-    if isinstance(value, list) and all(isinstance(one, str) for one in value):
-        scopes = frozenset(value)
-        if any(not one or one.split() != [one] for one in scopes):
-            raise _refuse(f"The token's {name} has an entry that is empty or holds spaces.")
-        return _frozen(scopes) if sum(map(len, scopes)) <= _SHARED_LENGTH else scopes
-    raise _refuse(f"The token's {name} is neither text nor a list of texts.")
-
-
-def actor_type_of(claims: Claims) -> ActorType | None:
-    """Return what the ``actor_type`` claim says, or ``None`` where there is none.
-
-    Raises:
-        InvalidToken: it is none of ``human``, ``service``, ``agent``.
-    """
-    value = claims.get("actor_type")
-    if value is None:
-        return None
-    try:
-        return ActorType(value)
-    except ValueError:
-        raise _refuse("The token's actor_type is none of human, service, agent.") from None
-
 
 ActorTypeRule: TypeAlias = Callable[[Claims], "ActorType | None"]
 ScopesRule: TypeAlias = Callable[[Claims], frozenset[str]]
@@ -255,10 +140,10 @@ class ClaimsProfile:
         if self.check is not None:
             self.check(claims)
         tenants = self._tenants(claims)
-        issuer = _shared_text(claims["iss"])
-        client_id = _first_text(claims, self.client_id)
-        if client_id is not None and len(client_id) <= _SHARED_LENGTH:
-            client_id = _shared_text(client_id)
+        issuer = shared_text(claims["iss"])
+        client_id = first_text_at(claims, self.client_id)
+        if client_id is not None and len(client_id) <= SHARED_LENGTH:
+            client_id = shared_text(client_id)
         # Most tokens have none of these; one look at all of them is cheaper than one at each.
         rare = not _RARE.isdisjoint(claims)
         subject = Actor(
@@ -266,32 +151,32 @@ class ClaimsProfile:
             self._subject_type(claims, client_id),
             issuer,
             client_id,
-            _first_text(claims, self.name),
-            _text(claims, "model") if rare else None,
-            _text(claims, "version") if rare else None,
+            first_text_at(claims, self.name),
+            text_at(claims, "model") if rare else None,
+            text_at(claims, "version") if rare else None,
         )
         act = claims.get("act") if rare else None
-        actors = () if act is None else _actors(act, subject, self.act_type)
+        actors = () if act is None else actors_of(act, subject, self.act_type)
         identity = Identity(
             subject=subject,
             actor=actors[0] if actors else subject,
-            tenant=_tenant(tenants[0]) if len(tenants) == 1 else None,
+            tenant=tenant_of(tenants[0]) if len(tenants) == 1 else None,
             prior_actors=actors[1:],
             scopes=self.scopes(claims) if callable(self.scopes) else scopes_at(claims, *self.scopes),
-            authorization_details=_authorization_details(claims.get("authorization_details")) if rare else (),
+            authorization_details=authorization_details_of(claims.get("authorization_details")) if rare else (),
             issuer=issuer,
-            audience=_texts(audience_of(claims, self.audience_claims)),
+            audience=shared_texts(audience_of(claims, self.audience_claims)),
             client_id=client_id,
-            token_id=_text(claims, "jti"),
-            session_id=_first_text(claims, self.session_id),
-            grant_id=_text(claims, "grant_id") if rare else None,
-            task=_text(claims, "task") if rare else None,
+            token_id=text_at(claims, "jti"),
+            session_id=first_text_at(claims, self.session_id),
+            grant_id=text_at(claims, "grant_id") if rare else None,
+            task=text_at(claims, "task") if rare else None,
             issued_at=int(claims["iat"]),
             expires_at=int(claims["exp"]),
-            auth_time=_seconds(claims, "auth_time") if rare else None,
-            acr=_text(claims, "acr") if rare else None,
-            amr=_list_of_texts(claims, "amr") if rare else (),
-            confirmation=_confirmation(claims.get("cnf")) if rare else None,
+            auth_time=seconds_at(claims, "auth_time") if rare else None,
+            acr=text_at(claims, "acr") if rare else None,
+            amr=texts_at(claims, "amr") if rare else (),
+            confirmation=confirmation_of(claims.get("cnf")) if rare else None,
         )
         return Verified(identity, tenants)
 
@@ -299,14 +184,14 @@ class ClaimsProfile:
         if self.tenants is not None:
             named = self.tenants(claims)
             if len(named) > MAX_TENANTS:
-                raise _refuse(f"The token names more than {MAX_TENANTS} tenants.")
-            ids = tuple(dict.fromkeys(_tenant(one).id for one in named))
+                raise refuse_claim(f"The token names more than {MAX_TENANTS} tenants.")
+            ids = tuple(dict.fromkeys(tenant_of(one).id for one in named))
             if ids:
-                return _texts(ids)
+                return shared_texts(ids)
         for path in self.tenant:
             value = claim_at(claims, path)
             if value is not None:
-                return _texts((_tenant(value).id,))
+                return shared_texts((tenant_of(value).id,))
         return ()
 
     def _subject_type(self, claims: Claims, client_id: str | None) -> ActorType:
@@ -328,78 +213,3 @@ def refuse_id_token(claims: Claims) -> None:
     """
     if not _ID_TOKEN_CLAIMS.isdisjoint(claims):
         raise InvalidToken("This is an ID token.", reason="id_token", mend="Send the access token instead.")
-
-
-def _seconds(claims: Claims, name: str) -> int | None:
-    value = claims.get(name)
-    if value is None:
-        return None
-    if isinstance(value, bool) or not isinstance(value, int | float) or not 0 <= value < 1e12:
-        raise _refuse(f"The token's {name} is no time in seconds.")
-    return int(value)
-
-
-def _list_of_texts(claims: Claims, name: str) -> tuple[str, ...]:
-    value = claims.get(name)
-    if value is None:
-        return ()
-    if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
-        raise _refuse(f"The token's {name} is no list of texts.")
-    return _texts(tuple(value))
-
-
-def _actors(act: Any, about: Actor, untyped: ActorType) -> tuple[Actor, ...]:
-    """The delegation chain of ``act`` members, the current actor first (RFC 8693, section 4.1).
-
-    A party that is in the chain twice, or is the subject itself, is refused: such a chain tells no history.
-    """
-    actors: list[Actor] = []
-    issuer = about.issuer
-    while act is not None:
-        if not isinstance(act, dict):
-            raise _refuse("The token's act is no JSON object.")
-        if len(actors) == MAX_ACTORS:
-            raise _refuse(f"The token's act chain is longer than {MAX_ACTORS}.")
-        subject = act.get("sub")
-        if not isinstance(subject, str) or not subject:
-            raise _refuse("An act of the token has no sub.")
-        model = _text(act, "model")
-        actors.append(
-            Actor(
-                id=subject,
-                type=actor_type_of(act) or (ActorType.AGENT if model is not None else untyped),
-                issuer=_text(act, "iss") or issuer,
-                client_id=_text(act, "client_id"),
-                name=_text(act, "name"),
-                model=model,
-                version=_text(act, "version"),
-            )
-        )
-        act = act.get("act")
-    if len({(party.issuer, party.id) for party in (about, *actors)}) != len(actors) + 1:
-        raise _refuse("The token's act chain names a party twice.")
-    return tuple(actors)
-
-
-def _authorization_details(value: Any) -> tuple[AuthorizationDetail, ...]:
-    if value is None:
-        return ()
-    if not isinstance(value, list):
-        raise _refuse("The token's authorization_details is no list.")
-    details = []
-    for one in value:
-        if not isinstance(one, dict) or not isinstance(one.get("type"), str) or not one["type"]:
-            raise _refuse("An entry of the token's authorization_details has no type.")
-        details.append(AuthorizationDetail(type=one["type"], json=msgspec.json.encode(one).decode()))
-    return tuple(details)
-
-
-def _confirmation(value: Any) -> Confirmation | None:
-    """The key that the token is bound to. A kind that is not known is refused, since it could not be checked."""
-    if value is None:
-        return None
-    if not isinstance(value, dict) or not value or not set(value) <= {"jkt", "x5t#S256"}:
-        raise _refuse("The token's cnf is of a kind that is not supported.", mend="Use jkt (DPoP) or x5t#S256 (mTLS).")
-    if not all(isinstance(one, str) and one for one in value.values()):
-        raise _refuse("The token's cnf is malformed.")
-    return Confirmation(jkt=value.get("jkt"), x5t_s256=value.get("x5t#S256"))

@@ -21,7 +21,8 @@ import msgspec
 from tenantguard.errors import ConfigurationError, ExpiredToken, InvalidToken, IssuerUnavailable
 from tenantguard.identity import Identity
 from tenantguard.tokens.background import DaemonThreads, wait_for
-from tenantguard.tokens.claims import Claims, ClaimsMapping, ClaimsProfile, Verified
+from tenantguard.tokens.claim_values import Claims
+from tenantguard.tokens.claims import ClaimsMapping, ClaimsProfile, Verified
 from tenantguard.tokens.endpoint import ClientAuthentication, EndpointDown, OAuthEndpoint
 from tenantguard.tokens.jwt import LATEST_TIME, audience_of
 

@@ -11,7 +11,8 @@ from typing import Any, Final, Literal
 
 from tenantguard.errors import InvalidToken
 from tenantguard.identity import ActorType
-from tenantguard.tokens.claims import ClaimPath, Claims, ClaimsProfile, scopes_at
+from tenantguard.tokens.claim_values import ClaimPath, Claims, scopes_at
+from tenantguard.tokens.claims import ClaimsProfile
 
 __all__ = ["auth0", "clerk", "cognito", "entra", "google", "keycloak", "oidc", "okta", "workos"]
 

@@ -4,6 +4,7 @@ import json
 import threading
 import time
 from collections.abc import AsyncIterator, Iterator
+from typing import Any
 
 import anyio
 import httpx2
@@ -16,7 +17,19 @@ from starlette.websockets import WebSocket
 from websockets.exceptions import ConnectionClosed
 from websockets.sync.client import connect
 
-from tenantguard import Issuer, RevocationKind, Revocations, TenantGuard, TenantGuardMiddleware, current_identity
+from tenantguard import (
+    Identity,
+    Issuer,
+    RevocationKind,
+    Revocations,
+    Tenant,
+    TenantGuard,
+    TenantGuardMiddleware,
+    TenantStatus,
+    current_identity,
+    service_identity,
+)
+from tenantguard.errors import InvalidToken
 from tenantguard.testing import DevIssuer
 from tests.support.server import serve, serve_issuer, serve_on_trio
 
@@ -214,6 +227,62 @@ def test_an_event_stream_ends_when_its_token_expires(url: str, issuer: DevIssuer
 
 def test_a_download_that_began_in_time_is_not_cut(url: str, issuer: DevIssuer) -> None:
     assert len(httpx2.get(f"{url}/download", headers=bearer(issuer.mint(expires_in=1))).content) == 200
+
+
+class Ticket:
+    """A credential that somebody else may revoke."""
+
+    max_age = 0.0
+    good = True
+
+    def accepts(self, token: str) -> bool:
+        return token.startswith("ticket-")
+
+    async def verify(self, token: str) -> Identity:
+        if not self.good:
+            raise InvalidToken("The ticket is not good.", reason="ticket")
+        return service_identity("turnstile", tenant="acme")
+
+
+class Tenants:
+    """A directory that somebody else may change."""
+
+    status = TenantStatus.ACTIVE
+
+    async def get(self, tenant_id: str) -> Tenant | None:
+        return Tenant(tenant_id, status=self.status)
+
+
+@pytest.mark.parametrize("server", [serve, serve_on_trio])
+@pytest.mark.parametrize("ends", ["the credential", "the tenant"])
+def test_what_is_revoked_elsewhere_ends_open_connections_too(
+    monkeypatch: pytest.MonkeyPatch, server: Any, ends: str
+) -> None:
+    monkeypatch.setattr("tenantguard.lifetimes.RECHECK_SECONDS", 0.2)
+    ticket, tenants = Ticket(), Tenants()
+    guard = TenantGuard(credentials=[ticket], directory=tenants)
+    app = Starlette(routes=[WebSocketRoute("/talk", talk), Route("/events", events)])
+    app.add_middleware(TenantGuardMiddleware, guard=guard)
+    headers = bearer("ticket-1")
+    with server(app) as url, connect(url.replace("http", "ws") + "/talk", additional_headers=headers) as socket:
+        socket.send("hello")
+        assert socket.recv(timeout=2) == "hello"
+        with httpx2.stream("GET", f"{url}/events", headers=headers) as answer:
+            lines = answer.iter_lines()
+            next(lines)
+            time.sleep(0.6)
+            socket.send("still here")
+            assert socket.recv(timeout=2) == "still here"
+            if ends == "the credential":
+                ticket.good = False
+            else:
+                tenants.status = TenantStatus.SUSPENDED
+            for _ in lines:
+                pass
+            with pytest.raises(ConnectionClosed) as closed:
+                socket.recv(timeout=5)
+    assert closed.value.rcvd is not None
+    assert closed.value.rcvd.code == 1008
 
 
 def test_nothing_watches_a_connection_that_has_ended(url: str, issuer: DevIssuer, revocations: Revocations) -> None:
