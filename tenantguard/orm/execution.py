@@ -8,10 +8,11 @@ exceptions together with the statement's values.
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Any, ClassVar
 
+from sqlalchemy.engine.cursor import CursorResult
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.sql.elements import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
 
-from tenantguard.context import Binding, current_binding
+from tenantguard.context import current_binding
 from tenantguard.errors import (
     ForeignTenantWrite,
     NotBound,
@@ -22,6 +23,7 @@ from tenantguard.errors import (
 )
 from tenantguard.orm.compiler import ScopedCompiler
 from tenantguard.orm.pins import pin_of
+from tenantguard.orm.results import ScopedResult
 
 if TYPE_CHECKING:
     _Context = DefaultExecutionContext
@@ -41,6 +43,10 @@ class ScopedExecution(_Context):
     starting: ClassVar[set[int]]
     """Connections on which the dialect is finding out what the server can do."""
     refusal: TenantGuardError | None = None
+    vouched: tuple[Any, Any] | None = None
+    """The text and the parameters that may be executed; ``None`` where any may."""
+    pin: object = None
+    """Who may read the result."""
 
     @classmethod
     def _init_compiled(
@@ -83,13 +89,30 @@ class ScopedExecution(_Context):
             context.refusal = refusal  # type: ignore[attr-defined]
         return context
 
+    def create_cursor(self) -> Any:
+        pooled: Any = self._dbapi_connection
+        self._dbapi_connection = pooled.dbapi_connection  # the pooled one's cursors are for system contexts
+        try:
+            return super().create_cursor()
+        finally:
+            self._dbapi_connection = pooled
+
     def pre_exec(self) -> None:
         try:
-            self._decide()
+            scoped = self._decide()
         except BaseException:
             self.cursor.close()
             raise
         super().pre_exec()
+        if scoped:
+            # Parameters may be replaced by the dialect's own pre_exec, so they are noted after it.
+            self.vouched = (self.statement, self.parameters if self.executemany else self.parameters[0])
+
+    def _setup_result_proxy(self) -> Any:
+        result = super()._setup_result_proxy()
+        if type(result) is CursorResult:
+            result.__class__ = ScopedResult
+        return result
 
     def _exec_default(self, column: Any, default: Any, type_: Any) -> Any:
         if column is None and self.compiled is None:
@@ -99,25 +122,31 @@ class ScopedExecution(_Context):
                 raise StatementRefused("A column default or sequence is executed by itself.", mend=_RAW)
         return super()._exec_default(column, default, type_)
 
-    def _decide(self) -> None:
+    def _decide(self) -> bool:
+        """Refuse the statement, or return whether it is a scoped one.
+
+        Raises:
+            TenantGuardError: it may not run.
+        """
         if self.refusal is not None:
             raise self.refusal
         binding = current_binding()
         compiled: Any = self.compiled
+        self.pin = pin_of(binding)
         if compiled is not None and isinstance(getattr(compiled, "statement", None), _SAVEPOINTS):
-            return
+            return False
         if self.starting and id(self.root_connection) in self.starting:
-            return
+            return False
         if binding is None:
             raise NotBound(
                 "A statement was about to run with no tenant bound.",
                 mend='Enter `with bind(identity):` first, or `with system("why"):` for work across tenants.',
             )
-        _pin_transaction(self.root_connection, binding)
+        _pin_transaction(self.root_connection, self.pin)
         if binding.system is not None:
             if isinstance(compiled, ScopedCompiler) and not compiled.in_system:
                 raise StatementRefused("A statement compiled for one tenant runs in a system context.", mend=_RAW)
-            return
+            return False
         identity = binding.identity
         if identity is None or identity.tenant is None:
             raise NotBound("The bound identity belongs to no tenant.", mend="Use a token that names a tenant.")
@@ -131,6 +160,7 @@ class ScopedExecution(_Context):
                 mend="Execute the statement itself, not a compiled object with literal values.",
             )
         self._check_values(compiled, identity.tenant.id)
+        return True
 
     def _check_values(self, compiled: ScopedCompiler, tenant_id: str) -> None:
         for name, convert in compiled.scope_checks:
@@ -185,14 +215,13 @@ def _compile_anew(dialect: Any, compiled: Any, statement: Any, extracted: Any) -
     return fresh, key[1] if key is not None else None
 
 
-def _pin_transaction(connection: Any, binding: Binding) -> None:
+def _pin_transaction(connection: Any, now: object) -> None:
     """Stamp the transaction with the first tenant that uses it, and refuse the second.
 
     Raises:
         TenantMismatch: the transaction belongs to another tenant, or to a system context.
     """
     transaction = connection._transaction
-    now = pin_of(binding)
     pinned = connection.__dict__.get(_PIN)
     if pinned is None or pinned[0] is not transaction:
         connection.__dict__[_PIN] = (transaction, now)

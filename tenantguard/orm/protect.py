@@ -20,13 +20,18 @@ from sqlalchemy.util import LRUCache
 from tenantguard.context import current_system
 from tenantguard.errors import ConfigurationError
 from tenantguard.orm.compiler import scoped_compiler
+from tenantguard.orm.connections import guard_last_steps, guard_pool, starting_up
 from tenantguard.orm.execution import scoped_execution
+from tenantguard.orm.identifiers import guard_identifiers
 from tenantguard.orm.pins import install_session_pins
+from tenantguard.orm.strangers import install_stranger_check
 
 __all__ = ["async_sessionmaker", "is_protected", "protect", "sessionmaker"]
 
 _DIALECTS: Final = {"sqlite", "postgresql", "mysql", "mariadb"}
 _E = TypeVar("_E", Engine, AsyncEngine)
+
+install_stranger_check()
 
 
 class _ModeCache(LRUCache[Any, Any]):
@@ -84,6 +89,9 @@ def protect(engine: _E, *, functions: Iterable[str] = ()) -> _E:
     dialect.statement_compiler = scoped_compiler(dialect.statement_compiler, allowed)
     dialect.execution_ctx_cls = scoped_execution(dialect.execution_ctx_cls, starting)
     dialect.initialize = _initialize(dialect.initialize, starting)
+    guard_identifiers(dialect)
+    guard_last_steps(dialect)
+    guard_pool(sync_engine.pool)
     dialect.tenantguard_protected = True
     cache: Any = sync_engine._compiled_cache
     if cache is not None:
@@ -97,9 +105,11 @@ def _initialize(original: Any, starting: set[int]) -> Any:
     @functools.wraps(original)
     def initialize(connection: Any) -> None:
         starting.add(id(connection))
+        token = starting_up.set(True)
         try:
             original(connection)
         finally:
+            starting_up.reset(token)
             starting.discard(id(connection))
 
     return initialize

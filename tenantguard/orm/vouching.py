@@ -17,6 +17,7 @@ from tenantguard.errors import StatementRefused
 from tenantguard.orm.fragments import is_plain_field, is_plain_fragment, is_plain_operator, is_plain_prefix
 from tenantguard.orm.fragments import is_plain_type as _is_plain_type
 from tenantguard.orm.functions import PURE_FUNCTIONS
+from tenantguard.orm.strangers import ASKING
 
 if TYPE_CHECKING:
     from sqlalchemy.sql.compiler import SQLCompiler
@@ -43,9 +44,9 @@ def _renders_itself(element: object) -> bool:
         element = element._Annotated__element  # type: ignore[attr-defined]
     dispatch = getattr(type(element), "_compiler_dispatch", None)
     module = getattr(dispatch, "__module__", "")
-    return "_compiler_dispatch" in getattr(element, "__dict__", ()) or (
-        module != "sqlalchemy.sql.visitors" and not module.startswith("sqlalchemy.orm.")
-    )
+    own = "_compiler_dispatch" in getattr(element, "__dict__", ())
+    known = dispatch in ASKING or module == "sqlalchemy.sql.visitors" or module.startswith("sqlalchemy.orm.")
+    return own or not known
 
 
 class VouchingMixin(SQLCompiler):
