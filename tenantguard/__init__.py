@@ -15,7 +15,7 @@ from tenantguard.errors import TenantGuardError
 from tenantguard.guard import TenantGuard
 from tenantguard.identity import Actor, ActorType, Identity, Tenant, TenantStatus, service_identity
 from tenantguard.middleware import TenantGuardMiddleware
-from tenantguard.orm import TenantOwned, shared
+from tenantguard.orm import TenantOwned, owned_through, shared
 from tenantguard.outbound import Destination, TokenExchange
 from tenantguard.resource_metadata import ProtectedResource
 from tenantguard.scopes import check_authentication, check_scopes, required_scopes, requires
@@ -83,6 +83,7 @@ __all__ = [
     "keycloak",
     "oidc",
     "okta",
+    "owned_through",
     "required_scopes",
     "requires",
     "service_identity",

@@ -130,6 +130,8 @@ _get: Final[Callable[[], Binding | None]] = _BINDING.get_raw
 _set: Final[Callable[[Binding | None], Token[Binding | None]]] = _BINDING.set
 _reset: Final[Callable[[Token[Binding | None]], None]] = _BINDING.reset
 
+raw_binding: Final = _get
+"""Return what is bound, a closed system context included: for hot paths that then look closer."""
 enter_binding: Final = _set
 """Bind without a block: for the middleware alone, which leaves in a ``finally`` of the same coroutine."""
 leave_binding: Final = _reset

@@ -1,6 +1,6 @@
 """The barrier in SQLAlchemy: every statement through a protected engine is scoped to the tenant, or refused."""
 
-from tenantguard.orm.classify import TenantOwned, check_metadata, shared, stamp_tenant, tenant_key
+from tenantguard.orm.classify import TenantOwned, check_metadata, owned_through, shared, stamp_tenant, tenant_key
 from tenantguard.orm.protect import async_sessionmaker, is_protected, protect, sessionmaker
 
 __all__ = [
@@ -8,6 +8,7 @@ __all__ = [
     "async_sessionmaker",
     "check_metadata",
     "is_protected",
+    "owned_through",
     "protect",
     "sessionmaker",
     "shared",

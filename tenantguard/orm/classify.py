@@ -1,23 +1,35 @@
-"""What a table is to the barrier: owned by tenants, or shared; nothing else may be touched.
+"""What a table is to the barrier: owned by tenants, a child of such a table, or shared; nothing else may be touched.
 
-The classification stands on the table itself: a column marked as the tenant key makes it owned, `shared` in its
-``info`` makes it shared, with the reason written beside it. A table without either (forgotten, reflected, made
-by hand with ``sqlalchemy.table()``, from another ``MetaData``) is unclassified, and every statement that names
-it is refused: a new table never starts its life unprotected.
+The classification stands on the table itself: a column marked as the tenant key makes it owned, `owned_through` in its
+``info`` makes it a child, and `shared` makes it shared, with the reason written beside it. A table without any of these
+(forgotten, reflected, made by hand with ``sqlalchemy.table()``, from another ``MetaData``) is unclassified, and every
+statement that names it is refused: a new table never starts its life unprotected.
 """
 
 import uuid
 from collections.abc import Callable
 from typing import Any, Final, final
 
-from sqlalchemy import Column, MetaData, String, Table
+from sqlalchemy import Column, ForeignKeyConstraint, MetaData, String, Table
+from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tenantguard.context import current_binding
 from tenantguard.errors import ConfigurationError, UnclassifiedTable
 from tenantguard.identity import MAX_TENANT_ID_LENGTH
 
-__all__ = ["Owned", "Shared", "TenantOwned", "check_metadata", "classify", "shared", "stamp_tenant", "tenant_key"]
+__all__ = [
+    "Child",
+    "Owned",
+    "Shared",
+    "TenantOwned",
+    "check_metadata",
+    "classify",
+    "owned_through",
+    "shared",
+    "stamp_tenant",
+    "tenant_key",
+]
 
 _INFO: Final = "tenantguard"
 
@@ -45,6 +57,45 @@ class Owned:
     def __init__(self, column: Column[Any], convert: Callable[[str], object]) -> None:
         self.column = column
         self.convert = convert
+
+
+@final
+class Child:
+    """A table without a tenant key: each row belongs to the tenant of the row that its foreign key points to.
+
+    Args:
+        columns: the columns of the foreign key.
+        targets: the parent's columns that they point to.
+    """
+
+    __slots__ = ("columns", "targets")
+
+    def __init__(self, columns: tuple[Column[Any], ...], targets: tuple[Column[Any], ...]) -> None:
+        self.columns = columns
+        self.targets = targets
+
+    @property
+    def parent(self) -> Table:
+        """The parent table."""
+        table = self.targets[0].table
+        assert isinstance(table, Table)
+        return table
+
+
+@final
+class _Through:
+    """The mark on a child table."""
+
+    __slots__ = ("names",)
+
+    def __init__(self, names: tuple[str, ...]) -> None:
+        self.names = names
+
+    def __repr__(self) -> str:
+        return f"owned_through({', '.join(map(repr, self.names))})"
+
+    def __deepcopy__(self, memo: object) -> "_Through":
+        return self
 
 
 @final
@@ -80,6 +131,27 @@ def shared(reason: str) -> dict[str, object]:
             "shared() needs a reason in words.", mend='For example: shared("countries: reference data").'
         )
     return {_INFO: Shared(reason.strip())}
+
+
+def owned_through(*parent: str) -> dict[str, object]:
+    """Declare a table to belong to its parent's tenant: ``__table_args__ = {"info": owned_through("documents")}``.
+
+    For tables without a tenant key of their own. Its rows are read where the parent's row is the tenant's; the parent
+    of a row that is written must be the tenant's. It works at any depth. Tables of joined inheritance, whose primary
+    key points to the parent's, need no declaration.
+
+    Args:
+        parent: the parent table's name, or the names of the columns of the foreign key, which must be NOT NULL.
+
+    Raises:
+        ConfigurationError: no name is given.
+    """
+    if not parent or not all(isinstance(name, str) and name for name in parent):
+        raise ConfigurationError(
+            "owned_through() needs the parent's table or the foreign key's columns.",
+            mend='For example owned_through("documents") or owned_through("document_id").',
+        )
+    return {_INFO: _Through(parent)}
 
 
 def stamp_tenant() -> str | None:
@@ -127,8 +199,56 @@ def _convert_for(table: Table, column: Column[Any]) -> Callable[[str], object]:
     return int if issubclass(kind, int) else uuid.UUID
 
 
-def classify(table: object) -> Owned | Shared:
-    """Return what a table is to the barrier.
+def _target_name(constraint: ForeignKeyConstraint) -> str:
+    return constraint.elements[0].target_fullname.split(".")[-2]
+
+
+def _child(table: Table, mark: _Through | None) -> Child | None:
+    """Return the table as a child, if it is declared to be one, or is an extension of its parent's rows.
+
+    Raises:
+        ConfigurationError: it is declared to be one and has no foreign key that can serve.
+    """
+    constraints = list(table.foreign_key_constraints)
+    if mark is None:
+        # Joined inheritance: the primary key is the parent's.
+        own = set(table.primary_key.columns)
+        constraints = [one for one in constraints if own and {e.parent for e in one.elements} == own]
+    else:
+        constraints = [
+            one
+            for one in constraints
+            if set(mark.names) == set(one.column_keys)
+            or mark.names == (one.elements[0].target_fullname.split(".")[-2],)
+        ]
+        if len(constraints) != 1:
+            raise ConfigurationError(
+                f"The table {table.name!r} is {mark!r}, and has {len(constraints)} foreign keys of that name.",
+                mend="Name the columns of the one foreign key that says whose the row is.",
+            )
+    for constraint in constraints:
+        columns = tuple(element.parent for element in constraint.elements)
+        if any(column.nullable for column in columns):
+            raise ConfigurationError(
+                f"The foreign key of {table.name!r} that says whose the row is may be NULL.", mend="Set nullable=False."
+            )
+        try:
+            targets = tuple(element.column for element in constraint.elements)
+            parent = classify(targets[0].table)
+        except (NoReferenceError, UnclassifiedTable):
+            continue
+        if not isinstance(parent, Shared) and targets[0].table is not table:
+            return Child(columns, targets)
+    if mark is not None:
+        raise ConfigurationError(
+            f"The table {table.name!r} is {mark!r}, which belongs to no tenant.",
+            mend="Make the parent TenantOwned, or declare this table shared as well.",
+        )
+    return None
+
+
+def classify(table: object) -> Owned | Child | Shared:
+    """Return what a table is to the barrier: owned by its key, owned through its parent, or shared.
 
     Raises:
         UnclassifiedTable: it is neither owned nor shared, or is no `sqlalchemy.Table` at all.
@@ -150,10 +270,13 @@ def classify(table: object) -> Owned | Shared:
             )
         return mark
     if not keys:
+        child = _child(table, mark if isinstance(mark, _Through) else None)
+        if child is not None:
+            return child
         raise UnclassifiedTable(
             f"The table {table.name!r} is neither owned by tenants nor shared.",
             mend="Make its model TenantOwned, mark its tenant column with info=tenant_key(), or declare it with "
-            'info=shared("why").',
+            'info=owned_through("parent") or info=shared("why").',
         )
     key = keys[0]
     if len(keys) > 1 or key.nullable:

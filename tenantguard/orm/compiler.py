@@ -4,14 +4,17 @@ It compiles in one of two modes, fixed when it is made: scoped, or unscoped in a
 execution context (`tenantguard.orm.execution`) compares the mode with the moment of execution.
 """
 
-from typing import Any, ClassVar
+from typing import Any, ClassVar, Final
 
 from sqlalchemy.sql.compiler import SQLCompiler
+from sqlalchemy.sql.elements import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
 
 from tenantguard.context import current_system
 from tenantguard.orm.writes import WritingMixin
 
-__all__ = ["ScopedCompiler", "scoped_compiler"]
+__all__ = ["SAVEPOINTS", "ScopedCompiler", "scoped_compiler"]
+
+SAVEPOINTS: Final = (SavepointClause, RollbackToSavepointClause, ReleaseSavepointClause)
 
 
 class ScopedCompiler(WritingMixin):
@@ -27,6 +30,7 @@ class ScopedCompiler(WritingMixin):
         self.plans = []
         self.tenant_binds = {}
         self.checked_binds = []
+        self.noted_links = []
         self.baked = False
         super().__init__(dialect, statement, *args, **kwargs)
         self.vouched_text = getattr(self, "string", "")
@@ -36,9 +40,13 @@ class ScopedCompiler(WritingMixin):
             (item if isinstance(item, str) else self.bind_names.get(item), owned.convert)
             for item, owned in self.checked_binds
         ]
-        self.baked = self.baked or any(name is None for name, _ in scope + write)
+        links = self.link_checks_of()
+        self.baked = self.baked or links is None or any(name is None for name, _ in scope + write)
+        self.link_checks = tuple(links or ())
         self.scope_checks = tuple((name, convert) for name, convert in scope if name is not None)
         self.write_checks = tuple((name, convert) for name, convert in write if name is not None)
+        self.writes = bool(self.write_checks or self.link_checks or getattr(self, "isdelete", False))
+        self.sound = not (self.in_system or self.unscoped or self.baked or isinstance(statement, SAVEPOINTS))
 
 
 def scoped_compiler(base: type[SQLCompiler], functions: frozenset[str]) -> type[Any]:

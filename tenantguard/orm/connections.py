@@ -71,25 +71,37 @@ def guard_pool(pool: Any) -> None:
 
 def guard_last_steps(dialect: Any) -> None:
     """Compare what is executed with what was vouched for."""
-    for name in ("do_execute", "do_executemany", "do_execute_no_params"):
-        setattr(dialect, name, _compared(getattr(dialect, name), with_parameters=name != "do_execute_no_params"))
+    dialect.do_execute = _compared(dialect.do_execute)
+    dialect.do_executemany = _compared(dialect.do_executemany)
+    dialect.do_execute_no_params = _compared_text(dialect.do_execute_no_params)
     dialect._deliver_insertmanyvalues_batches = _noted(dialect._deliver_insertmanyvalues_batches)
 
 
-def _compared(original: Callable[..., Any], *, with_parameters: bool) -> Callable[..., Any]:
+def _replaced() -> StatementRefused:
+    return StatementRefused(
+        "An event listener put another statement or other parameters in the place of those vouched for.",
+        mend="Change statements in before_execute, or with execution options; comments go into the driver's settings.",
+    )
+
+
+def _compared(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
-    def execute(cursor: Any, statement: Any, *rest: Any, **named: Any) -> Any:
-        context = named.get("context") or rest[-1]
+    def execute(cursor: Any, statement: Any, parameters: Any, context: Any = None) -> Any:
         vouched = getattr(context, "vouched", None)
-        if vouched is not None and (
-            statement is not vouched[0] or (with_parameters and vouched[1] is not None and rest[0] is not vouched[1])
-        ):
-            raise StatementRefused(
-                "An event listener put another statement or other parameters in the place of those vouched for.",
-                mend="Change statements in before_execute, or with execution options; comments go into the driver's "
-                "own settings.",
-            )
-        return original(cursor, statement, *rest, **named)
+        if vouched is not None and (statement is not vouched[0] or parameters is not vouched[1]):
+            raise _replaced()
+        return original(cursor, statement, parameters, context)
+
+    return execute
+
+
+def _compared_text(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def execute(cursor: Any, statement: Any, context: Any = None) -> Any:
+        vouched = getattr(context, "vouched", None)
+        if vouched is not None and statement is not vouched[0]:
+            raise _replaced()
+        return original(cursor, statement, context)
 
     return execute
 

@@ -10,18 +10,17 @@ from typing import TYPE_CHECKING, Any, ClassVar
 
 from sqlalchemy.engine.cursor import CursorResult
 from sqlalchemy.engine.default import DefaultExecutionContext
-from sqlalchemy.sql.elements import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
 
-from tenantguard.context import current_binding
+from tenantguard.context import Binding, current_binding, raw_binding
 from tenantguard.errors import (
     ForeignTenantWrite,
     NotBound,
     StatementRefused,
-    TenantGuardError,
     TenantMismatch,
     UnprotectedEngine,
 )
-from tenantguard.orm.compiler import ScopedCompiler
+from tenantguard.orm.compiler import SAVEPOINTS, ScopedCompiler
+from tenantguard.orm.links import Link, LinkCheck, foreign_link, missing_rows
 from tenantguard.orm.pins import pin_of
 from tenantguard.orm.results import ScopedResult
 
@@ -32,9 +31,9 @@ else:
 
 __all__ = ["ScopedExecution", "scoped_execution"]
 
-_SAVEPOINTS = (SavepointClause, RollbackToSavepointClause, ReleaseSavepointClause)
 _RAW = 'Write it with SQLAlchemy constructs, or run it in a block of system("why").'
 _PIN = "tenantguard pin"
+_MOST_KNOWN = 10_000
 
 
 class ScopedExecution(_Context):
@@ -42,64 +41,36 @@ class ScopedExecution(_Context):
 
     starting: ClassVar[set[int]]
     """Connections on which the dialect is finding out what the server can do."""
-    refusal: TenantGuardError | None = None
     vouched: tuple[Any, Any] | None = None
     """The text and the parameters that may be executed; ``None`` where any may."""
-    pin: object = None
-    """Who may read the result."""
-
-    @classmethod
-    def _init_compiled(
-        cls,
-        dialect: Any,
-        connection: Any,
-        dbapi_connection: Any,
-        execution_options: Any,
-        compiled: Any,
-        parameters: Any,
-        invoked_statement: Any,
-        extracted_parameters: Any,
-        *args: Any,
-        **kwargs: Any,
-    ) -> Any:
-        refusal: TenantGuardError | None = None
-        binding = current_binding()
-        in_system = binding is not None and binding.system is not None
-        if isinstance(compiled, ScopedCompiler) and compiled.in_system is not in_system:
-            # A cache that is not the engine's own (the unit of work has one per mapper) may hold the other mode.
-            try:
-                compiled, extracted_parameters = _compile_anew(
-                    dialect, compiled, invoked_statement, extracted_parameters
-                )
-            except TenantGuardError as error:
-                refusal = error
-        context = super()._init_compiled(
-            dialect,
-            connection,
-            dbapi_connection,
-            execution_options,
-            compiled,
-            parameters,
-            invoked_statement,
-            extracted_parameters,
-            *args,
-            **kwargs,
-        )
-        if refusal is not None:
-            context.refusal = refusal  # type: ignore[attr-defined]
-        return context
+    binding: Binding | None = None
+    """What was bound when it ran."""
 
     def create_cursor(self) -> Any:
-        pooled: Any = self._dbapi_connection
-        self._dbapi_connection = pooled.dbapi_connection  # the pooled one's cursors are for system contexts
-        try:
-            return super().create_cursor()
-        finally:
-            self._dbapi_connection = pooled
+        self._dbapi_connection = self._dbapi_connection.dbapi_connection  # type: ignore[assignment]
+        return super().create_cursor()  # the pooled connection's own cursors are for system contexts
 
     def pre_exec(self) -> None:
         try:
-            scoped = self._decide()
+            binding = self.binding = raw_binding()
+            compiled: Any = self.compiled
+            connection: Any = self.root_connection
+            scoped_compiler: Any = self.dialect.statement_compiler
+            pinned = connection.__dict__.get(_PIN)
+            if (
+                pinned is not None
+                and pinned[3] is binding
+                and pinned[0] is connection._transaction
+                and pinned[1].__class__ is str
+                and compiled.__class__ is scoped_compiler
+                and compiled.sound
+                and compiled.string is compiled.vouched_text
+            ):
+                # As the statement before it in this transaction: all that is left to look at are the values.
+                self._check_values(compiled, pinned[1])
+                scoped = True
+            else:
+                scoped = self._decide()
         except BaseException:
             self.cursor.close()
             raise
@@ -110,7 +81,7 @@ class ScopedExecution(_Context):
 
     def _setup_result_proxy(self) -> Any:
         result = super()._setup_result_proxy()
-        if type(result) is CursorResult:
+        if result.__class__ is CursorResult:
             result.__class__ = ScopedResult
         return result
 
@@ -128,12 +99,10 @@ class ScopedExecution(_Context):
         Raises:
             TenantGuardError: it may not run.
         """
-        if self.refusal is not None:
-            raise self.refusal
         binding = current_binding()
         compiled: Any = self.compiled
-        self.pin = pin_of(binding)
-        if compiled is not None and isinstance(getattr(compiled, "statement", None), _SAVEPOINTS):
+        if compiled is not None and isinstance(getattr(compiled, "statement", None), SAVEPOINTS):
+            _forget_known_rows(self.root_connection)
             return False
         if self.starting and id(self.root_connection) in self.starting:
             return False
@@ -142,7 +111,7 @@ class ScopedExecution(_Context):
                 "A statement was about to run with no tenant bound.",
                 mend='Enter `with bind(identity):` first, or `with system("why"):` for work across tenants.',
             )
-        _pin_transaction(self.root_connection, self.pin)
+        _pin_transaction(self.root_connection, binding)
         if binding.system is not None:
             if isinstance(compiled, ScopedCompiler) and not compiled.in_system:
                 raise StatementRefused("A statement compiled for one tenant runs in a system context.", mend=_RAW)
@@ -162,29 +131,66 @@ class ScopedExecution(_Context):
         self._check_values(compiled, identity.tenant.id)
         return True
 
+    def _check_link(self, check: LinkCheck) -> None:
+        """Look up what a foreign key is about to point to. What was found is remembered for the transaction."""
+        seen: dict[Link, set[Any]] = self.root_connection.__dict__[_PIN][2]
+        known = seen.setdefault(check.link, set())
+        if len(known) > _MOST_KNOWN:
+            known.clear()
+        own = {tuple(row.get(name) for name in check.own) for row in self.compiled_parameters} if check.own else ()
+        wanted = dict.fromkeys(
+            key
+            for row in self.compiled_parameters
+            if None not in (key := tuple(row.get(name) for name in check.names)) and key not in known and key not in own
+        )
+        if wanted:
+            if missing_rows(self.root_connection, check.link, list(wanted)):
+                raise foreign_link(check.link)
+            known.update(wanted)
+
     def _check_values(self, compiled: ScopedCompiler, tenant_id: str) -> None:
+        """Compare the values with the bound tenant.
+
+        Raises:
+            StatementRefused: the tenant's parameter holds something else.
+            ForeignTenantWrite: a row would be written for another tenant, or point to a row of another.
+        """
+        rows = self.compiled_parameters
         for name, convert in compiled.scope_checks:
-            expected = _converted(convert, tenant_id)
-            for row in self.compiled_parameters:
+            expected = tenant_id if convert is str else _converted(convert, tenant_id)
+            for row in rows:
                 if row.get(name) != expected:
                     raise StatementRefused(
                         "The parameter that holds the tenant was given another value.",
                         mend="Do not name parameters of your own like the barrier's.",
                     )
+        if not compiled.writes:
+            return
         for name, convert in compiled.write_checks:
             expected = _converted(convert, tenant_id)
-            for row in self.compiled_parameters:
+            for row in rows:
                 if row.get(name) != expected:
                     raise ForeignTenantWrite(
                         "A row was about to be written for another tenant than the bound one.",
                         mend="Leave the tenant key out: it is filled with the bound tenant. To move rows between "
                         'tenants, use a block of system("why").',
                     )
+        for check in compiled.link_checks:
+            self._check_link(check)
+        if compiled.isdelete:
+            _forget_known_rows(self.root_connection)
 
     def _describe(self) -> str:
         if self.isddl:
             return "DDL"
         return "Raw SQL" if self.compiled is None else "A statement compiled elsewhere"
+
+
+def _forget_known_rows(connection: Any) -> None:
+    """Look foreign keys up again: rows that were there may be gone."""
+    pinned = connection.__dict__.get(_PIN)
+    if pinned is not None:
+        pinned[2].clear()
 
 
 def _converted(convert: Callable[[str], object], tenant_id: str) -> object:
@@ -197,34 +203,17 @@ def _converted(convert: Callable[[str], object], tenant_id: str) -> object:
         ) from None
 
 
-def _compile_anew(dialect: Any, compiled: Any, statement: Any, extracted: Any) -> tuple[Any, Any]:
-    if statement is None:
-        raise StatementRefused(
-            "A compiled object made inside a system context, or outside of it, runs on the other side.",
-            mend="Execute the statement itself.",
-        )
-    key = statement._generate_cache_key() if extracted is not None else None
-    fresh = statement._compiler(
-        dialect,
-        cache_key=key,
-        column_keys=compiled.column_keys,
-        for_executemany=compiled.for_executemany,
-        schema_translate_map=compiled.schema_translate_map,
-        linting=compiled.linting,
-    )
-    return fresh, key[1] if key is not None else None
-
-
-def _pin_transaction(connection: Any, now: object) -> None:
+def _pin_transaction(connection: Any, binding: Binding) -> None:
     """Stamp the transaction with the first tenant that uses it, and refuse the second.
 
     Raises:
         TenantMismatch: the transaction belongs to another tenant, or to a system context.
     """
     transaction = connection._transaction
+    now = pin_of(binding)
     pinned = connection.__dict__.get(_PIN)
     if pinned is None or pinned[0] is not transaction:
-        connection.__dict__[_PIN] = (transaction, now)
+        connection.__dict__[_PIN] = (transaction, now, {}, binding)
     elif pinned[1] != now:
         raise TenantMismatch(
             "The transaction was begun for another tenant than the bound one.",

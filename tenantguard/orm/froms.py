@@ -27,11 +27,11 @@ from sqlalchemy.sql.selectable import (
 )
 
 from tenantguard.errors import StatementRefused
-from tenantguard.orm.classify import Owned, classify
+from tenantguard.orm.classify import Child, Owned, Shared, classify
 
 __all__ = ["FromPlan"]
 
-Predicate = Callable[[Owned, FromClause], ColumnElement[bool]]
+Predicate = Callable[[Owned | Child, FromClause], ColumnElement[bool]]
 
 _OWN_STATEMENT: Final = (Subquery, CTE, Values, ScalarValues, TableValuedAlias, FunctionElement)
 
@@ -80,7 +80,7 @@ class FromPlan:
     def _leaf(self, table: FromClause, element: FromClause, *, derive: bool) -> list[ColumnElement[bool]]:
         self._note(element)
         owned = classify(table)
-        if not isinstance(owned, Owned) or self._predicate is None:
+        if isinstance(owned, Shared) or self._predicate is None:
             return []
         predicate = self._predicate(owned, element)
         if derive:

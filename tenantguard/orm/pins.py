@@ -1,4 +1,4 @@
-"""Sessions belong to one tenant: the first that uses them.
+"""Sessions belong to one tenant: the first that uses them, or puts an object into them.
 
 An identity map answers ``session.get()`` and lazy loads without a statement, so no predicate reaches it. When a
 session first begins on a protected engine, its identity map is marked with the bound tenant; after that it answers
@@ -18,6 +18,8 @@ from tenantguard.errors import TenantMismatch
 __all__ = ["install_session_pins", "pin_of"]
 
 _NOBODY: Final = object()
+_SEVERAL: Final = object()
+_ATTACHED: Final = "tenantguard attached"
 
 
 def pin_of(binding: Binding | None) -> object:
@@ -76,6 +78,17 @@ class PinnedIdentityMap(_WeakInstanceDict):
         return super().values()
 
 
+def _before_attach(session: Session, _instance: object) -> None:
+    """Remember for whom the first object was put into a session that has not begun yet."""
+    identity_map: Any = session.identity_map
+    if isinstance(identity_map, PinnedIdentityMap):
+        identity_map.check()
+        return
+    pin = pin_of(current_binding())
+    if pin is not _NOBODY and identity_map.__dict__.setdefault(_ATTACHED, pin) != pin:
+        identity_map.__dict__[_ATTACHED] = _SEVERAL
+
+
 def _after_begin(session: Session, _transaction: Any, connection: Any) -> None:
     if not hasattr(connection.dialect, "tenantguard_protected"):
         return
@@ -84,6 +97,8 @@ def _after_begin(session: Session, _transaction: Any, connection: Any) -> None:
         identity_map.check()
         return
     pin = pin_of(current_binding())
+    if identity_map.__dict__.get(_ATTACHED, pin) != pin:
+        raise _refuse()
     if pin is not _NOBODY:  # else the first statement is refused, and nothing fills the map
         identity_map.__class__ = PinnedIdentityMap
         identity_map.pin = pin  # type: ignore[attr-defined]
@@ -93,3 +108,4 @@ def install_session_pins() -> None:
     """Watch every session of the process, once. Sessions on unprotected engines are left alone."""
     if not event.contains(Session, "after_begin", _after_begin):
         event.listen(Session, "after_begin", _after_begin)
+        event.listen(Session, "before_attach", _before_attach)

@@ -15,10 +15,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.ext.asyncio import async_sessionmaker as sqlalchemy_async_sessionmaker
 from sqlalchemy.orm import Session
 from sqlalchemy.orm import sessionmaker as sqlalchemy_sessionmaker
-from sqlalchemy.util import LRUCache
 
-from tenantguard.context import current_system
 from tenantguard.errors import ConfigurationError
+from tenantguard.orm.caches import ModeCache, install_mode_caches
 from tenantguard.orm.compiler import scoped_compiler
 from tenantguard.orm.connections import guard_last_steps, guard_pool, starting_up
 from tenantguard.orm.execution import scoped_execution
@@ -32,19 +31,7 @@ _DIALECTS: Final = {"sqlite", "postgresql", "mysql", "mariadb"}
 _E = TypeVar("_E", Engine, AsyncEngine)
 
 install_stranger_check()
-
-
-class _ModeCache(LRUCache[Any, Any]):
-    """A compiled cache in which a statement of a system context never meets that of a tenant."""
-
-    def get(self, key: Any, default: Any = None) -> Any:
-        return super().get((key, current_system() is None), default)
-
-    def __getitem__(self, key: Any) -> Any:
-        return super().__getitem__((key, current_system() is None))
-
-    def __setitem__(self, key: Any, value: Any) -> None:
-        super().__setitem__((key, current_system() is None), value)
+install_mode_caches()
 
 
 def is_protected(engine: Engine | AsyncEngine) -> bool:
@@ -95,7 +82,7 @@ def protect(engine: _E, *, functions: Iterable[str] = ()) -> _E:
     dialect.tenantguard_protected = True
     cache: Any = sync_engine._compiled_cache
     if cache is not None:
-        sync_engine._compiled_cache = _ModeCache(cache.capacity)
+        sync_engine._compiled_cache = ModeCache(cache.capacity)
     return engine
 
 

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.engine.cursor import CursorResult
 
-from tenantguard.context import current_binding
+from tenantguard.context import current_binding, raw_binding
 from tenantguard.errors import TenantMismatch
 from tenantguard.orm.pins import pin_of
 
@@ -22,7 +22,9 @@ class ScopedResult(CursorResult[Any]):
 
     def _check(self) -> None:
         context: Any = self.context
-        if pin_of(current_binding()) != context.pin:
+        if raw_binding() is context.binding and (context.binding is None or context.binding.system is None):
+            return
+        if pin_of(current_binding()) != pin_of(context.binding):
             raise TenantMismatch(
                 "The result was opened for another tenant (or in a system context) than the one that is bound now.",
                 mend="Read it where it was opened, for example with .all() inside the block.",

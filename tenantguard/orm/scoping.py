@@ -10,13 +10,14 @@ not understand does not pass.
 
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, FromClause, and_
+from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, select, tuple_
 from sqlalchemy.sql.elements import Grouping
 
-from tenantguard.context import current_binding
-from tenantguard.orm.classify import Owned
+from tenantguard.context import raw_binding
+from tenantguard.orm.classify import Child, Owned
 from tenantguard.orm.froms import FromPlan
 from tenantguard.orm.vouching import VouchingMixin, refuse
 
@@ -29,9 +30,11 @@ def tenant_value(convert: Callable[[str], object]) -> object:
     It never raises, since it runs while parameters are collected, where an exception would be wrapped together
     with the statement's values. The execution context refuses ``None`` before anything is sent.
     """
-    binding = current_binding()
+    binding = raw_binding()
     if binding is None or binding.system is not None or binding.identity is None or binding.identity.tenant is None:
         return None
+    if convert is str:
+        return binding.identity.tenant.id
     try:
         return convert(binding.identity.tenant.id)
     except ValueError:
@@ -60,13 +63,20 @@ class ScopingMixin(VouchingMixin):
         known = self.tenant_binds.get(key)
         if known is None:
             bind: BindParameter[Any] = BindParameter(
-                "tenantguard_tenant", unique=True, type_=type_, callable_=lambda: tenant_value(convert)
+                "tenantguard_tenant", unique=True, type_=type_, callable_=partial(tenant_value, convert)
             )
             known = self.tenant_binds[key] = (bind, convert)
         return known[0]
 
-    def predicate(self, owned: Owned, element: FromClause) -> ColumnElement[bool]:
-        """Return the predicate of an owned table, in the words of the alias that it goes by."""
+    def predicate(self, owned: Owned | Child, element: FromClause) -> ColumnElement[bool]:
+        """Return the predicate of a table that belongs to tenants, in the words of the alias that it goes by."""
+        if isinstance(owned, Child):
+            # The inner SELECT is scoped as it compiles, as any other is. It is not correlated, so that it means the
+            # same in every clause.
+            parent = owned.parent.alias()
+            keys = select(*(parent.c[column.key] for column in owned.targets))
+            own = [element.c[column.key] for column in owned.columns]
+            return own[0].in_(keys) if len(own) == 1 else tuple_(*own).in_(keys)
         column: ColumnElement[Any] = element.c[owned.column.key]
         return column == self.tenant_bind(owned)
 

@@ -9,13 +9,14 @@ so it is refused.
 
 from typing import Any, Final, final
 
-from sqlalchemy import BindParameter, Column, and_
-from sqlalchemy.sql.elements import ClauseElement, Grouping
+from sqlalchemy import BindParameter, Column, Table, and_
+from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.util import tables_from_leftmost
 
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
-from tenantguard.orm.classify import Owned, classify
-from tenantguard.orm.scoping import ScopingMixin, tenant_value
+from tenantguard.orm.classify import Owned, Shared, classify
+from tenantguard.orm.link_writes import LinkingMixin, names_column
+from tenantguard.orm.scoping import tenant_value
 
 __all__ = ["WritingMixin"]
 
@@ -42,11 +43,6 @@ def _expression_refused(table: str) -> ForeignTenantWrite:
     )
 
 
-def _names(key: Any, column: Column[Any]) -> bool:
-    """True if a key of a VALUES or SET mapping means the column."""
-    return key is column or getattr(key, "key", key) == column.key
-
-
 def _default_fills(column: Column[Any]) -> bool:
     default = column.default
     return default is not None and bool(getattr(default, "is_callable", False) or getattr(default, "is_scalar", False))
@@ -56,7 +52,7 @@ def _table_name(column: Column[Any]) -> str:
     return str(getattr(column.table, "name", ""))
 
 
-class WritingMixin(ScopingMixin):
+class WritingMixin(LinkingMixin):
     """Adds predicates and checks to INSERT, UPDATE and DELETE. Mixed in before a dialect's compiler."""
 
     checked_binds: list[tuple[BindParameter[Any] | str, Owned]]
@@ -93,7 +89,7 @@ class WritingMixin(ScopingMixin):
             if not isinstance(owned, Owned):
                 continue
             for key, value in values.items():
-                if _names(key, owned.column):
+                if names_column(key, owned.column):
                     if several:
                         raise StatementRefused(
                             f"An UPDATE of several tables sets the tenant key of {table!r}.",
@@ -108,17 +104,19 @@ class WritingMixin(ScopingMixin):
                 owned = classify(key.table)
                 if isinstance(owned, Owned) and key.key == owned.column.key:
                     raise _expression_refused(str(key.table))
+        if isinstance(core.table, Table):
+            self.note_set_links(core.table, values, self.column_keys or ())
+            self.refuse_links_of_others(core.table, values)
+        else:
+            self.refuse_links_of_others(None, values)
         if values:
             state._dict_parameters = values
 
     def _checked(self, value: Any, owned: Owned) -> BindParameter[Any]:
         """Return a given tenant key as a parameter that the execution context will compare."""
-        if isinstance(value, BindParameter):
-            bind: BindParameter[Any] = value._with_binary_element_type(owned.column.type)
-        elif isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
+        bind = self.as_parameter(value, owned.column)
+        if bind is None:
             raise _expression_refused(owned.column.table.name)
-        else:
-            bind = BindParameter(owned.column.key, value, unique=True, type_=owned.column.type)
         self.checked_binds.append((bind, owned))
         return bind
 
@@ -131,8 +129,10 @@ class WritingMixin(ScopingMixin):
         self.vouch_for_parts(core.get_children(), [core.table])
         owned = classify(core.table)
         prefetched = isinstance(owned, Owned) and self._stamp(core, state, owned, in_cte=visiting_cte is not None)
+        self.note_insert_links(core, state)
         with self.planned([core.table], insert=True):
             text = render(_Compiled(state), visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)
+        self.name_prefetched(self.insert_prefetch)
         if isinstance(owned, Owned) and prefetched:
             if owned.column not in self.insert_prefetch:
                 raise StatementRefused(
@@ -150,7 +150,7 @@ class WritingMixin(ScopingMixin):
         """
         column = owned.column
         if core.select is not None:
-            if any(_names(name, column) for name in core._select_names or ()):
+            if any(names_column(name, column) for name in core._select_names or ()):
                 raise _expression_refused(core.table.name)
             if not (core.include_insert_from_select_defaults and _default_fills(column)) or in_cte:
                 raise StatementRefused(
@@ -163,7 +163,7 @@ class WritingMixin(ScopingMixin):
             state._dict_parameters = state._multi_parameters[0]
             return False
         given = state._dict_parameters or {}
-        if any(_names(key, column) for key in given):
+        if any(names_column(key, column) for key in given):
             state._dict_parameters = self._stamped(given, owned)
             return False
         if column.key in (self.column_keys or ()) or (self.column_keys is None and state._no_parameters):
@@ -177,9 +177,9 @@ class WritingMixin(ScopingMixin):
 
     def _stamped(self, row: dict[Any, Any], owned: Owned) -> dict[Any, Any]:
         stamped = {
-            key: self._checked(value, owned) if _names(key, owned.column) else value for key, value in row.items()
+            key: self._checked(value, owned) if names_column(key, owned.column) else value for key, value in row.items()
         }
-        if not any(_names(key, owned.column) for key in stamped):
+        if not any(names_column(key, owned.column) for key in stamped):
             convert = owned.convert
             bind: BindParameter[Any] = BindParameter(
                 owned.column.key, unique=True, type_=owned.column.type, callable_=lambda: tenant_value(convert)
@@ -195,18 +195,22 @@ class WritingMixin(ScopingMixin):
             table = statement.table
             owned = classify(table)
             self.vouch_for_parts(on_conflict.update_whereclause, on_conflict.inferred_target_whereclause)
+            values = dict(on_conflict.update_values_to_set)
+            scoped = on_conflict._clone()
             if isinstance(owned, Owned):
-                for key, value in dict(on_conflict.update_values_to_set).items():
-                    if _names(key, owned.column) and not self._is_excluded(value, owned):
+                for key, value in values.items():
+                    if names_column(key, owned.column) and not self._is_excluded(value, owned):
                         raise _expression_refused(table.name)
+            self.note_set_links(table, values, ())
+            scoped.update_values_to_set = type(on_conflict.update_values_to_set)(values.items())
+            on_conflict = scoped
+            if not isinstance(owned, Shared):
                 predicate = self.predicate(owned, table)
-                scoped = on_conflict._clone()
                 scoped.update_whereclause = (
                     predicate
                     if on_conflict.update_whereclause is None
                     else and_(Grouping(on_conflict.update_whereclause), predicate)
                 )
-                on_conflict = scoped
         text: str = super().visit_on_conflict_do_update(on_conflict, **kw)  # type: ignore[misc]
         return text
 
@@ -222,7 +226,7 @@ class WritingMixin(ScopingMixin):
     def visit_on_duplicate_key_update(self, on_duplicate: Any, **kw: Any) -> str:
         """MySQL's upsert has no WHERE, so it could change a row of another tenant that is in the way."""
         statement: Any = self.stack[-1]["selectable"]
-        if not self.unscoped and isinstance(classify(statement.table), Owned):
+        if not self.unscoped and not isinstance(classify(statement.table), Shared):
             raise StatementRefused(
                 "ON DUPLICATE KEY UPDATE could change a row of another tenant.",
                 mend="Read the row first, then update or insert it.",

@@ -94,9 +94,9 @@ def test_listeners_that_only_look_do_no_harm_and_earlier_ones_are_scoped(db: Ses
 
 
 def test_the_driver_is_not_handed_out(engine: Engine, db: Session) -> None:
-    pooled = db.connection().connection
+    pooled, raw = db.connection().connection, engine.raw_connection()
     for reach in (
-        lambda: engine.raw_connection().cursor(),
+        lambda: raw.cursor(),
         lambda: pooled.cursor(),
         lambda: pooled.driver_connection,
         lambda: pooled.execute("SELECT title FROM documents"),  # type: ignore[attr-defined]
@@ -109,6 +109,7 @@ def test_the_driver_is_not_handed_out(engine: Engine, db: Session) -> None:
         cursor.execute("SELECT count(*) FROM documents")
         assert cursor.fetchone()[0] == 8
         cursor.close()
+    raw.close()
 
 
 def test_a_second_engine_without_the_barrier_is_refused(engine: Engine) -> None:
@@ -116,20 +117,21 @@ def test_a_second_engine_without_the_barrier_is_refused(engine: Engine) -> None:
     plain = create_engine(url)
     with bind(A):
         for use in (
-            lambda: Session(plain).scalars(select(Document)).all(),
-            lambda: Session(plain).get(Document, 1),
-            lambda: Session(plain).query(Document).all(),
-            lambda: plain.connect().execute(select(Document.__table__)).all(),
-            lambda: plain.connect().execute(Account.__table__.delete()),
-            lambda: Session(plain).execute(select(func.count()).select_from(Document)).all(),
-            lambda: _flush(Session(plain)),
+            lambda db: db.scalars(select(Document)).all(),
+            lambda db: db.get(Document, 1),
+            lambda db: db.query(Document).all(),
+            lambda db: db.connection().execute(select(Document.__table__)).all(),
+            lambda db: db.connection().execute(Account.__table__.delete()),
+            lambda db: db.execute(select(func.count()).select_from(Document)).all(),
+            _flush,
         ):
-            with pytest.raises(UnprotectedEngine, match="protect"):
-                use()
+            with Session(plain) as db, pytest.raises(UnprotectedEngine, match="protect"):
+                use(db)
         if engine.dialect.name == "postgresql":
-            assert len(Session(plain).scalars(select(Country)).all()) == 2
-            with system("compare"):
-                assert len(Session(plain).scalars(select(Document)).all()) == 8
+            with Session(plain) as db:
+                assert len(db.scalars(select(Country)).all()) == 2
+                with system("compare"):
+                    assert len(db.scalars(select(Document)).all()) == 8
         assert "documents" in str(select(Document).compile(plain))
     plain.dispose()
 
@@ -168,3 +170,32 @@ def test_a_stream_that_is_resumed_for_another_tenant_ends_with_an_error(engine: 
         with bind(B), pytest.raises(TenantMismatch):
             next(rows)
         result.close()
+
+
+def test_objects_that_were_added_for_one_tenant_are_not_flushed_for_another(engine: Engine) -> None:
+    for begun in (False, True):
+        with Session(engine) as db:
+            with bind(A):
+                if begun:
+                    db.scalars(select(Document)).all()
+                db.add(Document(title="of a"))
+                if begun:
+                    db.commit()
+                    db.add(Document(title="of a, again"))
+            with bind(B), pytest.raises(TenantMismatch):
+                db.flush()
+            db.rollback()
+            with bind(B), pytest.raises(TenantMismatch):
+                db.add(Document(title="of b"))
+                db.flush()
+        with bind(B), Session(engine) as db:
+            assert not db.scalars(select(Document).where(Document.title.like("of a%"))).all()
+
+
+def test_a_session_that_was_closed_serves_the_next_tenant(engine: Engine) -> None:
+    with Session(engine) as db:
+        for identity, title in ((A, "a1"), (B, "b1")):
+            with bind(identity):
+                db.add(Document(title="new"))
+                assert db.scalars(select(Document.title).order_by(Document.id)).first() == title
+                db.close()

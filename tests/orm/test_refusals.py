@@ -146,15 +146,20 @@ def test_one_cached_statement_serves_every_tenant(engine: Engine) -> None:
 
 
 def test_engines_without_or_with_a_cache_of_their_own_are_scoped(engine: Engine) -> None:
-    own: dict = {}
-    for options in ({"compiled_cache": None}, {"compiled_cache": own}):
+    for options in ({"compiled_cache": None}, {"compiled_cache": {}}):
         variant = engine.execution_options(**options)
-        with system("look"), variant.connect() as connection:
-            assert len(connection.execute(select(Document.title)).all()) == 8
         with bind(A), variant.connect() as connection:
             assert len(connection.execute(select(Document.title)).all()) == 4
         with bind(B), variant.connect() as connection:
             assert {title[0] for title in connection.execute(select(Document.title)).scalars()} == {"b"}
+
+
+def test_a_cache_of_ones_own_does_not_carry_statements_between_tenants_and_system_contexts(engine: Engine) -> None:
+    variant = engine.execution_options(compiled_cache={})
+    with system("look"), variant.connect() as connection:
+        assert len(connection.execute(select(Document.title)).all()) == 8
+    with bind(A), variant.connect() as connection, pytest.raises(StatementRefused):
+        connection.execute(select(Document.title))
 
 
 def test_savepoints_and_nested_transactions_work(db: Session) -> None:
