@@ -40,7 +40,6 @@ from sqlalchemy.orm import (
     immediateload,
     joinedload,
     lazyload,
-   
     raiseload,
     selectin_polymorphic,
     selectinload,
