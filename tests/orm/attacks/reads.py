@@ -151,8 +151,8 @@ FROM_SHAPES: dict[str, Any] = {
     "hybrid": select(Document.title).where(Document.big),
     "tuple in": select(Document.title).where(tuple_(Document.id, Document.id).in_(select(D.c.id, D.c.id))),
     "values": select(D.c.title, (v := values(column("n", String), name="v").data([("x",)])).c.n).join(v, true()),
-    "lateral": select(Folder.name, (l := select(D.c.title).where(D.c.folder_id >= 0).lateral("l")).c.title).join(
-        l, true()
+    "lateral": select(Folder.name, (side := select(D.c.title).where(D.c.folder_id >= 0).lateral("l")).c.title).join(
+        side, true()
     ),
     "tablesample": select(func.max(D.tablesample(func.bernoulli(100), name="s").c.title)),
     "array of subquery": select(func.array_agg(select(D.c.title).scalar_subquery())),
