@@ -9,17 +9,20 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import BindParameter, Column, Table
-from sqlalchemy.sql.elements import ClauseElement
+from sqlalchemy.sql.elements import ClauseElement, Null
 from sqlalchemy.sql.selectable import CompoundSelect
 
 from tenantguard.errors import ForeignTenantWrite
+from tenantguard.orm.classify import Key, Owned, Shared
+from tenantguard.orm.lifts import MOVE, WRITE
 from tenantguard.orm.links import Link, LinkCheck, computes_own_link, links_of
+from tenantguard.orm.marks import TENANT
 from tenantguard.orm.scoping import ScopingMixin
 
 __all__ = ["LinkingMixin", "names_column"]
 
-Noted = BindParameter[Any] | str | Column[Any]
-"""A parameter, its name, or the column whose default fills it."""
+Noted = BindParameter[Any] | str | Column[Any] | Key
+"""A parameter, its name, the column whose default fills it, or a key that has the bound value."""
 
 _ABSENT: Final = object()
 
@@ -43,6 +46,21 @@ class LinkingMixin(ScopingMixin):
     """Notes foreign keys. Mixed in before a dialect's compiler."""
 
     noted_links: list[tuple[Link, list[Noted], list[Noted]]]
+    null_binds: list[BindParameter[Any] | str]
+    """Parameters, as objects or by name, that must be NULL in every row."""
+
+    def links_of(self, table: Table) -> tuple[Link, ...]:
+        """Return the links of a table that are to be checked when they are written."""
+        return links_of(table, self.predicates.narrowed)
+
+    def _computes_own(self, value: Any, link: Link) -> bool:
+        """True if an SQL expression can only give a key that the row may point to.
+
+        Where more is read than the tenant's own rows, a key that was read is no proof.
+        """
+        if self.lifts or self.predicates.reads_others or (link.owns and self.predicates.reads_more(link.table)):
+            return isinstance(value, Null)
+        return computes_own_link(value, link)
 
     def link_checks_of(self) -> list[LinkCheck] | None:
         """Return the checks by the names of their parameters; ``None`` if one has become a part of the text."""
@@ -54,9 +72,9 @@ class LinkingMixin(ScopingMixin):
             checks.append(LinkCheck(link, names, mine))
         return checks
 
-    def _names_of(self, noted: list[Noted]) -> tuple[str, ...] | None:
+    def _names_of(self, noted: list[Noted]) -> tuple[str | Key, ...] | None:
         known: dict[Any, str] = self.bind_names
-        names = [item if isinstance(item, str) else known.get(item) for item in noted]
+        names = [item if isinstance(item, str | Key) else known.get(item) for item in noted]
         return None if None in names else tuple(name for name in names if name is not None)
 
     def as_parameter(self, value: Any, column: Column[Any]) -> BindParameter[Any] | None:
@@ -70,7 +88,7 @@ class LinkingMixin(ScopingMixin):
     def note_insert_links(self, core: Any, state: Any) -> None:
         """Note the links of an INSERT, before it is rendered."""
         table: Table = core.table
-        links = links_of(table)
+        links = self.links_of(table)
         if not links:
             return
         if core.select is not None:
@@ -132,7 +150,7 @@ class LinkingMixin(ScopingMixin):
                 if bind is not None:
                     row[key] = bind
                     return bind
-                if checked and not computes_own_link(value, link):
+                if checked and not self._computes_own(value, link):
                     raise _unknown(link, "from an SQL expression")
                 return None
         return column.key if column.key in keys else _ABSENT
@@ -148,14 +166,23 @@ class LinkingMixin(ScopingMixin):
                 continue
             for one in selects:
                 chosen = list(one.selected_columns)
-                if at >= len(chosen) or not computes_own_link(chosen[at], link):
+                if at >= len(chosen) or not self._computes_own(chosen[at], link):
                     raise _unknown(link, "from a SELECT")
 
     def note_set_links(self, table: Table, values: dict[Any, Any], keys: Iterable[str]) -> None:
         """Note the links that SET writes, of an UPDATE or an upsert. ``values`` is changed in place."""
-        for link in links_of(table):
+        across = self.lifts.holds(WRITE, table) or self.lifts.holds(MOVE, table)
+        for link in self.links_of(table):
             found = [self._note_value(link, column, values, keys) for column in link.columns]
             given = [one for one in found if one is not _ABSENT]
+            if across:
+                self._note_nulls(link, given)
+                continue
+            if given:
+                found = [
+                    self._fixed(table, c) if one is _ABSENT else one for one, c in zip(found, link.columns, strict=True)
+                ]
+                given = [one for one in found if one is not _ABSENT]
             if not given or (len(link.columns) == 1 and given[0] is None):
                 for column in link.columns:
                     if column.onupdate is not None:
@@ -165,11 +192,28 @@ class LinkingMixin(ScopingMixin):
                 raise _unknown(link, "in parts")
             self.noted_links.append((link, given, []))
 
+    def _fixed(self, table: Table, column: Column[Any]) -> Any:
+        """Return the key whose bound value a column has in every row that is changed."""
+        kind = self.classify(table)
+        keys = () if isinstance(kind, Shared) else (*((kind.key,) if isinstance(kind, Owned) else ()), *kind.narrower)
+        for key in keys:
+            if key.column is column and key.dimension in {TENANT, *self.predicates.narrowed}:
+                return key
+        return _ABSENT
+
+    def _note_nulls(self, link: Link, given: list[Any]) -> None:
+        """Where rows of other tenants are written, a link may be set to NULL alone, which is looked at when it runs."""
+        for one in given:
+            if isinstance(one, BindParameter | str):
+                self.null_binds.append(one)
+            elif one is not None:
+                raise _unknown(link, "in rows of several tenants")
+
     def refuse_links_of_others(self, table: Table | None, values: Mapping[Any, Any]) -> None:
         """Refuse an UPDATE of several tables that sets a link of another than the given one."""
         for key in values:
             if isinstance(key, Column) and key.table is not table and isinstance(key.table, Table):
-                for link in links_of(key.table):
+                for link in self.links_of(key.table):
                     if any(key is column for column in link.columns):
                         raise _unknown(link, "by an UPDATE of several tables")
 

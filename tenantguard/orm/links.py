@@ -13,13 +13,15 @@ from collections.abc import Iterable, Sequence
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, ForeignKeyConstraint, Table, select, tuple_
+from sqlalchemy import Column, ForeignKeyConstraint, FromClause, Table, or_, select, tuple_
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.sql.elements import ColumnElement, Grouping, Label, Null
 from sqlalchemy.sql.selectable import CompoundSelect, ScalarSelect, Select, SelectStatementGrouping
 
+from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, UnclassifiedTable
-from tenantguard.orm.classify import Owned, Shared, classify
+from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Kind, Owned, Shared, classify_alone
+from tenantguard.orm.marks import TENANT
 
 __all__ = ["Link", "LinkCheck", "computes_own_link", "foreign_link", "links_of", "missing_rows"]
 
@@ -28,15 +30,19 @@ MOST_AT_ONCE: Final = 500
 
 
 class Link(NamedTuple):
-    """A foreign key to a table that belongs to tenants, which the database alone does not hold within one of them.
+    """A foreign key to a table that belongs to tenants.
 
     Args:
         columns: the columns that point.
         targets: the columns that are pointed to.
+        owns: True where the key says whose the row is, so that what it points to must be the tenant's own to write.
+        held: the dimensions in which the database itself holds it, since it contains their keys of both tables.
     """
 
     columns: tuple[Column[Any], ...]
     targets: tuple[Column[Any], ...]
+    owns: bool = False
+    held: frozenset[str] = frozenset()
 
     @property
     def table(self) -> Table:
@@ -51,43 +57,59 @@ class LinkCheck(NamedTuple):
 
     Args:
         link: which one.
-        names: the parameters that hold its values, one per column.
+        names: the parameters that hold its values, one per column; a key where it is the key's bound value.
         own: the parameters in which the same statement inserts what may be pointed to; empty where it does not.
     """
 
     link: Link
-    names: tuple[str, ...]
-    own: tuple[str, ...] = ()
+    names: tuple[str | Key, ...]
+    own: tuple[str | Key, ...] = ()
 
 
 _links: Final[WeakKeyDictionary[Table, tuple[int, tuple[Link, ...]]]] = WeakKeyDictionary()
 
 
-def links_of(table: Table) -> tuple[Link, ...]:
-    """Return the links of a table."""
+def links_of(table: Table, narrowed: frozenset[str] = frozenset()) -> tuple[Link, ...]:
+    """Return the links of a table that the database alone does not hold.
+
+    Args:
+        table: the table that points.
+        narrowed: the dimensions that the bound identity is narrowed in, inside its tenant.
+    """
     known = _links.get(table)
     if known is None or known[0] != len(table.foreign_key_constraints):
-        found = tuple(_found(table))
-        known = _links[table] = (len(table.foreign_key_constraints), found)
-    return known[1]
+        known = _links[table] = (len(table.foreign_key_constraints), tuple(_found(table)))
+    return tuple(link for link in known[1] if not link.held >= {TENANT, *narrowed})
 
 
 def _found(table: Table) -> Iterable[Link]:
-    own = classify(table)
+    own = classify_alone(table)
     for constraint in sorted(table.foreign_key_constraints, key=_order):
         try:
             targets = tuple(element.column for element in constraint.elements)
-            target = classify(targets[0].table)
+            target = classify_alone(targets[0].table)
         except (NoReferenceError, UnclassifiedTable, ConfigurationError):
             continue  # a table that no statement may name
         if isinstance(target, Shared):
             continue
         columns = tuple(element.parent for element in constraint.elements)
-        if isinstance(own, Owned) and isinstance(target, Owned):
-            pairs = zip(columns, targets, strict=True)
-            if any(c is own.column and t is target.column for c, t in pairs):
-                continue
-        yield Link(columns, targets)
+        through = own if isinstance(own, Child) else own.through if isinstance(own, Owned) else None
+        owns = through is not None and through.columns == columns
+        yield Link(columns, targets, owns, _held_within(own, target, columns, targets))
+
+
+def _held_within(
+    own: Kind, target: Owned | Child, columns: tuple[Column[Any], ...], targets: tuple[Column[Any], ...]
+) -> frozenset[str]:
+    """Return the dimensions whose keys, of both tables, the foreign key contains."""
+    if not isinstance(own, Owned) or not isinstance(target, Owned):
+        return frozenset()
+    theirs = {key.dimension: key.column for key in (target.key, *target.narrower)}
+    return frozenset(
+        key.dimension
+        for key in (own.key, *own.narrower)
+        if any(c is key.column and t is theirs.get(key.dimension) for c, t in zip(columns, targets, strict=True))
+    )
 
 
 def _order(constraint: ForeignKeyConstraint) -> tuple[str, ...]:
@@ -128,24 +150,46 @@ def _points_alike(base: Any, link: Link) -> bool:
     return any(other.targets == (target,) and other.columns == (base,) for other in links_of(base.table))
 
 
-def missing_rows(connection: Any, link: Link, wanted: Sequence[tuple[Any, ...]]) -> bool:
+def missing_rows(connection: Any, link: Link, wanted: Sequence[tuple[Any, ...]], binding: Binding) -> bool:
     """True if one of the rows that are to be pointed to is not there for the bound tenant.
 
     Args:
         connection: the connection of the statement, in its transaction.
         link: which link.
         wanted: the distinct keys.
+        binding: who writes it.
     """
+    reads = select(*link.targets).distinct()
+    if link.owns or binding.mode is not None:
+        # What is only read (rows for everybody, those of further tenants) may not become the owner of a row.
+        reads = reads.where(_own_rows(link.table, binding, everybody=not link.owns))
     for start in range(0, len(wanted), MOST_AT_ONCE):
         part = wanted[start : start + MOST_AT_ONCE]
-        statement: Any = select(*link.targets).distinct()
         if len(link.targets) == 1:
-            statement = statement.where(link.targets[0].in_([key for (key,) in part]))
+            statement = reads.where(link.targets[0].in_([key for (key,) in part]))
         else:
-            statement = statement.where(tuple_(*link.targets).in_(part))
+            statement = reads.where(tuple_(*link.targets).in_(part))
         if len(connection.execute(statement).all()) < len(part):
             return True
     return False
+
+
+def _own_rows(table: FromClause, binding: Binding, *, everybody: bool) -> ColumnElement[bool]:
+    kind = classify_alone(getattr(table, "element", table))
+    assert isinstance(kind, Owned | Child)
+    if isinstance(kind, Child):
+        parent = kind.parent.alias()
+        keys = select(*(parent.c[column.key] for column in kind.targets))
+        own = [table.c[column.key] for column in kind.columns]
+        above = keys.where(_own_rows(parent, binding, everybody=everybody))
+        return own[0].in_(above) if len(own) == 1 else tuple_(*own).in_(above)
+    assert binding.identity is not None
+    assert binding.identity.tenant is not None
+    column = table.c[kind.column.key]
+    mine = column == kind.convert(binding.identity.tenant.id)
+    if not everybody or kind.everyone is NO_GLOBAL:
+        return mine
+    return or_(mine, column.is_(None) if kind.everyone is None else column == kind.everyone)
 
 
 def foreign_link(link: Link) -> ForeignTenantWrite:

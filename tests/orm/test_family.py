@@ -12,7 +12,7 @@ from sqlalchemy.pool import StaticPool
 from tenantguard import bind, system
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, TenantGuardError
 from tenantguard.orm import owned_through, protect
-from tenantguard.orm.classify import Child, classify
+from tenantguard.orm.classify import Child, classify_alone
 from tests.orm.conftest import A, B
 from tests.orm.family import Base, Campaign, Comment, Invoice, Line, Person, Project, Setting, Task, watchers
 
@@ -44,7 +44,7 @@ def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
     else:
         url: str = request.getfixturevalue("postgres_url")
         made = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    protect(made)
+    protect(made, metadata=Base.metadata)
     seed(made)
     yield made
     made.dispose()
@@ -66,7 +66,7 @@ def db(engine: Engine, request: pytest.FixtureRequest) -> Session:
 
 def test_what_each_table_is() -> None:
     for table in (Task.__table__, Comment.__table__, Campaign.__table__, watchers):
-        assert isinstance(classify(table), Child)
+        assert isinstance(classify_alone(table), Child)
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -342,5 +342,5 @@ def test_declarations_that_can_not_hold_are_refused() -> None:
             "children", metadata, Column("id", Integer, primary_key=True), column, info=info, extend_existing=True
         )
         with pytest.raises((ConfigurationError, StatementRefused)):
-            classify(table)
+            classify_alone(table)
         metadata.remove(table)

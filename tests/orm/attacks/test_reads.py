@@ -10,6 +10,7 @@ from sqlalchemy.pool import StaticPool
 from tenantguard.orm import protect
 from tests.orm.attacks.harness import seed, verdict
 from tests.orm.attacks.reads import ATTACKS, COUNTS
+from tests.orm.attacks.world import Base
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
@@ -18,7 +19,7 @@ def engine(request: pytest.FixtureRequest, postgres_module_url: str) -> Iterator
         made = create_engine("sqlite://", poolclass=StaticPool)
     else:
         made = create_engine(postgres_module_url.replace("postgresql://", "postgresql+psycopg://"))
-    protect(made)
+    protect(made, metadata=Base.metadata)
     seed(made)
     yield made
     made.dispose()
