@@ -72,7 +72,7 @@ def protect(engine: _E, *, metadata: MetaData | Iterable[MetaData] | None = None
             f"The barrier does not know the SQL of {dialect.name!r}.", mend="Use SQLite, PostgreSQL, MySQL or MariaDB."
         )
     allowed = frozenset(name.lower() for name in functions)
-    holds = None if metadata is None else _several(metadata)
+    holds: list[MetaData] | None = None if metadata is None else _several(metadata)
     if is_protected(sync_engine):
         dialect.statement_compiler.allowed_functions |= allowed
         if holds:
