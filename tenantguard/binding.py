@@ -20,7 +20,16 @@ from contextvars_extras import ContextVarExt
 
 from tenantguard.identity import Identity
 
-__all__ = ["Binding", "Credential", "Permit", "current_binding", "enter_binding", "leave_binding", "raw_binding"]
+__all__ = [
+    "Binding",
+    "Credential",
+    "Permit",
+    "bound_id",
+    "current_binding",
+    "enter_binding",
+    "leave_binding",
+    "raw_binding",
+]
 
 
 @final
@@ -139,6 +148,13 @@ raw_binding: Final[Callable[[], Binding | None]] = _BINDING.get_raw
 enter_binding: Final[Callable[[Binding | None], Token[Binding | None]]] = _BINDING.set
 """Bind without a block: for the middleware alone, which leaves in a ``finally`` of the same coroutine."""
 leave_binding: Final[Callable[[Token[Binding | None]], None]] = _BINDING.reset
+
+
+def bound_id(binding: Binding | None, dimension: str) -> str | None:
+    """Return the bound tenant's id, or what the identity is narrowed to in a dimension; ``None`` for none."""
+    if binding is None or binding.system is not None or binding.identity is None or binding.identity.tenant is None:
+        return None
+    return binding.identity.tenant.id if dimension == "tenant" else binding.identity.narrowed_to(dimension)
 
 
 def current_binding() -> Binding | None:

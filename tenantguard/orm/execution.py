@@ -185,7 +185,7 @@ class ScopedExecution(_Context):
         for name, key, reads in compiled.scope_checks:
             expected = read_values(key.convert) if reads else _expected(key, binding)
             for row in rows:
-                if row.get(name) != expected:
+                if (_expanded(row, name) if reads else row.get(name)) != expected:
                     raise StatementRefused(
                         "The parameter that holds the tenant was given another value.",
                         mend="Do not name parameters of your own like the barrier's.",
@@ -242,6 +242,14 @@ def _expected(key: Key, binding: Binding) -> object:
             mend="Give the key a string column, or ids of the key's type; the value that marks rows for everybody is "
             "nobody's id.",
         ) from None
+
+
+def _expanded(row: Any, name: str) -> list[object]:
+    """Return the values of a parameter that was expanded into several, as IN is."""
+    values = []
+    while (single := f"{name}_{len(values) + 1}") in row:
+        values.append(row[single])
+    return values
 
 
 def _is_ddl(context: Any) -> bool:

@@ -80,7 +80,7 @@ class LinkingMixin(ScopingMixin):
     def as_parameter(self, value: Any, column: Column[Any]) -> BindParameter[Any] | None:
         """Return a given value as a parameter of the column's type; ``None`` for an SQL expression."""
         if isinstance(value, BindParameter):
-            return value._with_binary_element_type(column.type)
+            return value if value.type is column.type else value._with_binary_element_type(column.type)
         if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
             return None
         return BindParameter(column.key, value, unique=True, type_=column.type)

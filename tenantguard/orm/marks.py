@@ -1,4 +1,4 @@
-"""How a table says whose rows it holds. The declaration stands on the table or the column itself, in its ``info``.
+"""How a table says whose rows it holds. The declaration stands on the table or column itself, in its ``info``.
 
 A table has one class: owned (`TenantOwned`, `tenant_key` on a column, or `owned` on the table), a child of an owned
 table (`owned_through`), or shared by all (`shared`, with the reason beside it). For schemas that were not written for
@@ -9,10 +9,10 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, final
 
-from sqlalchemy import MetaData, String, Table
+from sqlalchemy import Column, ColumnDefault, MetaData, String, Table, event
 from sqlalchemy.orm import Mapped, mapped_column
 
-from tenantguard.binding import current_binding
+from tenantguard.binding import bound_id, current_binding
 from tenantguard.errors import ConfigurationError
 from tenantguard.identity import MAX_TENANT_ID_LENGTH
 
@@ -237,27 +237,59 @@ def scope_key(dimension: str) -> dict[str, object]:
 
 
 def stamp_tenant(context: Any) -> object:
-    """Return the bound tenant's id as the column takes it, as the default of tenant key columns:
-    ``default=stamp_tenant``.
+    """Return the bound tenant's id as the column takes it: ``default=stamp_tenant``.
 
-    ``None`` where no tenant is bound. It never raises: the barrier refuses the statement itself, with a clear error, if
-    the value is missing.
+    Key columns have such a default by themselves; it needs to be named only where a column is marked after it was put
+    into its table. ``None`` where no tenant is bound. It never raises: the barrier refuses the statement itself, with a
+    clear error, if the value is missing.
 
     Args:
         context: SQLAlchemy's execution context, which it gives to defaults.
     """
-    binding = current_binding()
-    if binding is None or binding.system is not None or binding.identity is None or binding.identity.tenant is None:
-        return None
-    tenant_id = binding.identity.tenant.id
+    return _bound_value(TENANT, context)
+
+
+def _bound_value(dimension: str, context: Any) -> object:
+    value = bound_id(current_binding(), dimension)
     column = getattr(context, "current_column", None)
-    if column is None:
-        return tenant_id
+    if value is None or column is None:
+        return value
     try:
         kind: type[Any] = column.type.python_type
-        return tenant_id if issubclass(kind, str) else kind(tenant_id)
+        return value if issubclass(kind, str) else kind(value)
     except (NotImplementedError, TypeError, ValueError):
-        return tenant_id
+        return value
+
+
+def fill_by_default(column: Column[Any], dimension: str) -> None:
+    """Give a key column a default that fills it with what is bound, unless it has one."""
+    if column.default is not None or column.server_default is not None:
+        return
+
+    def stamp(context: Any) -> object:
+        return _bound_value(dimension, context)
+
+    ColumnDefault(stamp_tenant if dimension == TENANT else stamp)._set_parent_with_dispatch(column)
+
+
+def _column_attached(column: Any, _table: Any) -> None:
+    mark = column.info.get(INFO)
+    if isinstance(mark, KeyMark):
+        fill_by_default(column, mark.dimension)
+
+
+def _table_attached(table: Any, _metadata: Any) -> None:
+    mark = table.info.get(INFO)
+    if mark is None and (rule := table.metadata.info.get(INFO)) is not None:
+        mark = (rule(table) or {}).get(INFO)
+    if isinstance(mark, OwnedMark):
+        for dimension, name in mark.columns.items():
+            if name in table.columns:
+                fill_by_default(table.columns[name], dimension)
+
+
+event.listen(Column, "after_parent_attach", _column_attached)
+event.listen(Table, "after_parent_attach", _table_attached)
 
 
 class TenantOwned:
@@ -298,3 +330,5 @@ def classify_by(rule: ClassificationRule, *metadata: MetaData) -> None:
         )
     for one in metadata:
         one.info[INFO] = rule
+        for table in one.tables.values():
+            _table_attached(table, one)

@@ -12,9 +12,9 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, final
 
-from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, bindparam, or_, select, tuple_
+from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, or_, select, tuple_
 
-from tenantguard.binding import Binding, current_binding
+from tenantguard.binding import bound_id, current_binding
 from tenantguard.errors import StatementRefused
 from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Owned, classify_alone
 from tenantguard.orm.marks import TENANT, Wide
@@ -24,21 +24,13 @@ __all__ = ["Predicates", "key_value", "read_values"]
 NO_DIMENSIONS: Final[frozenset[str]] = frozenset()
 
 
-def _bound(binding: Binding | None, dimension: str) -> str | None:
-    if binding is None or binding.system is not None or binding.identity is None or binding.identity.tenant is None:
-        return None
-    if dimension == TENANT:
-        return binding.identity.tenant.id
-    return binding.identity.narrowed_to(dimension)
-
-
 def key_value(convert: Callable[[str], object], dimension: str = TENANT) -> object:
     """Return the bound value of a dimension as its key column takes it; ``None`` where there is none.
 
     It never raises, since it runs while parameters are collected, where an exception would be wrapped together
     with the statement's values. The execution context refuses ``None`` before anything is sent.
     """
-    value = _bound(current_binding(), dimension)
+    value = bound_id(current_binding(), dimension)
     if value is None or convert is str:
         return value
     try:
@@ -50,7 +42,7 @@ def key_value(convert: Callable[[str], object], dimension: str = TENANT) -> obje
 def read_values(convert: Callable[[str], object]) -> list[object]:
     """Return the ids of all tenants whose rows may be read, as their key column takes them. It never raises."""
     binding = current_binding()
-    own = _bound(binding, TENANT)
+    own = bound_id(binding, TENANT)
     if binding is None or own is None:
         return []
     try:
@@ -92,31 +84,27 @@ class Predicates:
 
     def own_bind(self, key: Key) -> BindParameter[Any]:
         """Return the parameter that holds the bound value of a key: one per statement, key type and dimension."""
-        return self._bind(key, reads=False)
-
-    def _bind(self, key: Key, *, reads: bool) -> BindParameter[Any]:
         type_ = key.column.type
-        same = (key.convert, type(type_), repr(type_), key.dimension, reads)
+        same = (key.convert, type(type_), repr(type_), key.dimension)
         known = self._binds.get(same)
         if known is None:
-            if reads:
-                known = bindparam(
-                    "tenantguard_tenants",
-                    unique=True,
-                    type_=type_,
-                    expanding=True,
-                    callable_=partial(read_values, key.convert),
-                )
-            else:
-                known = BindParameter(
-                    f"tenantguard_{'tenant' if key.dimension == TENANT else 'scope'}",
-                    unique=True,
-                    type_=type_,
-                    callable_=partial(key_value, key.convert, key.dimension),
-                )
-            self._binds[same] = known
-            self.binds.append((known, key, reads))
+            known = self._binds[same] = BindParameter(
+                "tenantguard_tenant" if key.dimension == TENANT else "tenantguard_scope",
+                unique=True,
+                type_=type_,
+                callable_=partial(key_value, key.convert, key.dimension),
+            )
+            self.binds.append((known, key, False))
         return known
+
+    def _in_reads(self, key: Key, column: ColumnElement[Any]) -> ColumnElement[bool]:
+        given: BindParameter[Any] = BindParameter(
+            "tenantguard_tenants", unique=True, type_=key.column.type, callable_=partial(read_values, key.convert)
+        )
+        given.expanding = True
+        expression: Any = column.in_(given)
+        self.binds.append((expression.right, key, True))  # IN makes a parameter of its own
+        return expression
 
     def predicate(self, kind: Owned | Child, element: FromClause, *, write: bool) -> ColumnElement[bool]:
         """Return the predicate of a table that belongs to tenants, in the words of the alias that it goes by.
@@ -133,13 +121,11 @@ class Predicates:
         if isinstance(kind, Child):
             return and_(self._through(kind, element, write=write), *parts)
         column: ColumnElement[Any] = element.c[kind.key.column.key]
-        own = column == self.own_bind(kind.key)
+        own = self._in_reads(kind.key, column) if self._reads and not write else column == self.own_bind(kind.key)
         if parts:
             own = and_(own, *parts)
         if write:
             return own
-        if self._reads:
-            own = column.in_(self._bind(kind.key, reads=True))
         if kind.everyone is NO_GLOBAL:
             return own
         return or_(own, column.is_(None) if kind.everyone is None else column == kind.everyone)

@@ -72,11 +72,11 @@ def protect(engine: _E, *, metadata: MetaData | Iterable[MetaData] | None = None
             f"The barrier does not know the SQL of {dialect.name!r}.", mend="Use SQLite, PostgreSQL, MySQL or MariaDB."
         )
     allowed = frozenset(name.lower() for name in functions)
-    holds: list[MetaData] | None = None if metadata is None else _several(metadata)
+    holds = _several(metadata)
     if is_protected(sync_engine):
         dialect.statement_compiler.allowed_functions |= allowed
         if holds:
-            dialect.tenantguard_metadata = [*(dialect.tenantguard_metadata or ()), *holds]
+            dialect.tenantguard_metadata = (dialect.tenantguard_metadata or []) + holds
         return engine
     dialect.tenantguard_metadata = holds
     install_session_pins()
@@ -94,7 +94,9 @@ def protect(engine: _E, *, metadata: MetaData | Iterable[MetaData] | None = None
     return engine
 
 
-def _several(metadata: object) -> list[MetaData]:
+def _several(metadata: object) -> list[MetaData] | None:
+    if metadata is None:
+        return None
     given = [metadata] if isinstance(metadata, MetaData) else list(metadata) if isinstance(metadata, Iterable) else []
     if not given or not all(isinstance(one, MetaData) for one in given):
         raise ConfigurationError(

@@ -209,7 +209,7 @@ class WritingMixin(LinkingMixin):
         if not any(names_column(key, kind.column) for key in given):
             raise ForeignTenantWrite(
                 f"A row of {statement.table.name!r} without a tenant would be for everybody.",
-                mend="Give the tenant key, as None where the row is meant for everybody.",
+                mend="Give the tenant key; sqlalchemy.null() where the row is meant for everybody.",
             )
 
     def _stamp(self, core: Any, state: Any, key: Key, *, in_cte: bool) -> bool:
