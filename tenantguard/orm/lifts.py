@@ -16,7 +16,7 @@ from typing import Any, Final, final
 
 from sqlalchemy import FromClause, Table, inspect
 from sqlalchemy.exc import NoInspectionAvailable
-from sqlalchemy.sql.base import ExecutableOption
+from sqlalchemy.orm.interfaces import ORMOption
 from sqlalchemy.sql.cache_key import HasCacheKey
 from sqlalchemy.sql.visitors import InternalTraversal
 
@@ -33,7 +33,7 @@ MOVE: Final = "move_rows"
 
 
 @final
-class Lift(HasCacheKey, ExecutableOption):
+class Lift(HasCacheKey, ORMOption):
     """One right on one table, as an option of a statement. Made by the functions of this module.
 
     Args:

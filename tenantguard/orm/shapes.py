@@ -12,7 +12,8 @@ _MOST_TABLES: Final = 5
 
 def shape_of(statement: Any) -> str:
     """Return for example ``"SELECT of documents, folders"``."""
-    kind = str(getattr(statement, "__visit_name__", type(statement).__name__)).replace("_", " ").upper()
+    kind = str(getattr(statement, "__visit_name__", type(statement).__name__))
+    kind = "text()" if kind.startswith("text") else kind.replace("_", " ").upper()
     names: dict[str, None] = {}
     try:
         target = getattr(statement, "table", None)
@@ -25,6 +26,6 @@ def shape_of(statement: Any) -> str:
                 break
     except Exception:  # noqa: BLE001 - a hostile construct must not hide the refusal
         return kind
-    shown = list(names)[:_MOST_TABLES]
+    shown = sorted(names)[:_MOST_TABLES]
     more = ", …" if len(names) > _MOST_TABLES else ""
     return f"{kind} of {', '.join(shown)}{more}" if shown else kind
