@@ -246,7 +246,7 @@ def _expected(key: Key, binding: Binding) -> object:
 
 def _expanded(row: Any, name: str) -> list[object]:
     """Return the values of a parameter that was expanded into several, as IN is."""
-    values = []
+    values: list[object] = []
     while (single := f"{name}_{len(values) + 1}") in row:
         values.append(row[single])
     return values
