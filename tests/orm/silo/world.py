@@ -308,7 +308,7 @@ def _rows(tenant: str, word: str, number: Any, day: Any, extra: tuple[int, ...])
         "reports": [{**key, "id": one, "pages": number(one)} for one, kind in documents if kind == "report"],
         "contracts": [{"uid": uid(one), "worth": number(one)} for one, kind in documents if kind == "contract"],
         "notes": [
-            {"document_uid": uid(one), "position": at, "text": f"{word} note {one}", "stars": number(at) if at > 1 else None}
+            {"document_uid": uid(one), "position": at, "text": f"{word} note {one}", "stars": number(at) if at > 1 or one > 50 else None}
             for one, at in noted
         ],
         "replies": [
