@@ -31,6 +31,7 @@ class ScopedCompiler(WritingMixin):
         self.tenant_binds = {}
         self.checked_binds = []
         self.noted_links = []
+        self.relied_ctes = []
         self.baked = False
         super().__init__(dialect, statement, *args, **kwargs)
         self.vouched_text = getattr(self, "string", "")

@@ -16,7 +16,10 @@ from sqlalchemy.sql.util import tables_from_leftmost
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
 from tenantguard.orm.classify import Owned, Shared, classify
 from tenantguard.orm.link_writes import LinkingMixin, names_column
+from tenantguard.orm.links import links_of
 from tenantguard.orm.scoping import tenant_value
+from tenantguard.orm.side_effects import refuse_actions, refuse_replacing
+from tenantguard.orm.vouching import refuse
 
 __all__ = ["WritingMixin"]
 
@@ -73,6 +76,9 @@ class WritingMixin(LinkingMixin):
         targets = list(tables_from_leftmost(core.table))
         froms = [core.table, *(element for element in state._extra_froms if element not in targets)]
         self.vouch_for_parts(core.get_children(), froms)
+        for table in targets:
+            if isinstance(table, Table):
+                self._refuse_side_effects(table, kind, state._dict_parameters or {})
         if kind == "update":
             self._check_assignments(core, state, several=bool(state._extra_froms))
         with self.planned(froms) as plan:
@@ -80,6 +86,15 @@ class WritingMixin(LinkingMixin):
             scoped._where_criteria = self.scope_where(core._where_criteria, plan.where)
             state.statement = scoped
             return render(_Compiled(state), visiting_cte=visiting_cte, **kw)
+
+    def _refuse_side_effects(self, table: Table, kind: str, values: dict[Any, Any]) -> None:
+        if kind == "update":
+            refuse_replacing(table, self.dialect.name)
+        refuse_actions(
+            table,
+            kind,
+            lambda column: column.key in (self.column_keys or ()) or any(names_column(k, column) for k in values),
+        )
 
     def _check_assignments(self, core: Any, state: Any, *, several: bool) -> None:
         """Let SET name a tenant key only with the value that it already has."""
@@ -98,6 +113,11 @@ class WritingMixin(LinkingMixin):
                     values[key] = self._checked(value, owned)
             if owned.column.key in (self.column_keys or ()):
                 self.checked_binds.append((owned.column.key, owned))
+            elif owned.column.onupdate is not None and not any(names_column(key, owned.column) for key in values):
+                raise ForeignTenantWrite(
+                    f"The tenant key of {table!r} has an onupdate, which could move rows to another tenant.",
+                    mend="Leave onupdate out: the key never changes.",
+                )
         for key in values:
             if isinstance(key, Column) and key.table not in tables_from_leftmost(core.table):
                 # Only MySQL's UPDATE of several tables sets columns of the others.
@@ -128,6 +148,7 @@ class WritingMixin(LinkingMixin):
         core = state.statement
         self.vouch_for_parts(core.get_children(), [core.table])
         owned = classify(core.table)
+        refuse_replacing(core.table, self.dialect.name)
         prefetched = isinstance(owned, Owned) and self._stamp(core, state, owned, in_cte=visiting_cte is not None)
         self.note_insert_links(core, state)
         with self.planned([core.table], insert=True):
@@ -196,6 +217,11 @@ class WritingMixin(LinkingMixin):
             owned = classify(table)
             self.vouch_for_parts(on_conflict.update_whereclause, on_conflict.inferred_target_whereclause)
             values = dict(on_conflict.update_values_to_set)
+            for key in values:
+                # Other names would be rendered as they are, and the database could know a column by them.
+                if not (key in table.c if isinstance(key, str) else table.c.contains_column(key)):
+                    refuse("an ON CONFLICT clause that sets what is no column's key", mend="Use the keys of table.c.")
+            self._refuse_side_effects(table, "update", values)
             scoped = on_conflict._clone()
             if isinstance(owned, Owned):
                 for key, value in values.items():
@@ -219,14 +245,14 @@ class WritingMixin(LinkingMixin):
         """True for ``excluded.<tenant key>``: the value of the row to be inserted, which is checked itself."""
         return (
             isinstance(value, Column)
-            and value.key == owned.column.key
+            and value.name == owned.column.name
             and getattr(value.table, "name", "") == "excluded"
         )
 
     def visit_on_duplicate_key_update(self, on_duplicate: Any, **kw: Any) -> str:
         """MySQL's upsert has no WHERE, so it could change a row of another tenant that is in the way."""
         statement: Any = self.stack[-1]["selectable"]
-        if not self.unscoped and not isinstance(classify(statement.table), Shared):
+        if not self.unscoped and (not isinstance(classify(statement.table), Shared) or links_of(statement.table)):
             raise StatementRefused(
                 "ON DUPLICATE KEY UPDATE could change a row of another tenant.",
                 mend="Read the row first, then update or insert it.",
