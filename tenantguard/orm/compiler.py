@@ -43,6 +43,7 @@ class ScopedCompiler(WritingMixin):
         self.checked_binds = []
         self.noted_links = []
         self.null_binds = []
+        self.relied_ctes = []
         self.baked = False
         try:
             super().__init__(dialect, statement, *args, **kwargs)

@@ -10,14 +10,15 @@ from typing import Any, Final
 
 from sqlalchemy import BindParameter, Column, Table
 from sqlalchemy.sql.elements import ClauseElement, Null
-from sqlalchemy.sql.selectable import CompoundSelect
+from sqlalchemy.sql.selectable import CTE
 
 from tenantguard.errors import ForeignTenantWrite
 from tenantguard.orm.classify import Key, Owned, Shared
 from tenantguard.orm.lifts import MOVE, WRITE
-from tenantguard.orm.links import Link, LinkCheck, computes_own_link, links_of
+from tenantguard.orm.links import Link, LinkCheck, computes_own_link, invents_value, links_of, selects_own_link
 from tenantguard.orm.marks import TENANT
 from tenantguard.orm.scoping import ScopingMixin
+from tenantguard.orm.vouching import refuse
 
 __all__ = ["LinkingMixin", "names_column"]
 
@@ -34,6 +35,12 @@ def names_column(key: Any, column: Column[Any]) -> bool:
 
 def _unknown(link: Link, how: str) -> ForeignTenantWrite:
     names = ", ".join(column.name for column in link.columns)
+    if not link.targets:
+        return ForeignTenantWrite(
+            f"The foreign key {link.columns[0].table.name!r}.{names} points to a table that its MetaData lacks, "
+            "so whose row it will point to can't be checked.",
+            mend="Declare the table that it points to in the same MetaData.",
+        )
     return ForeignTenantWrite(
         f"The foreign key {link.columns[0].table.name!r}.{names} is written {how}, so whose row it will point to can't "
         "be checked.",
@@ -48,22 +55,33 @@ class LinkingMixin(ScopingMixin):
     noted_links: list[tuple[Link, list[Noted], list[Noted]]]
     null_binds: list[BindParameter[Any] | str]
     """Parameters, as objects or by name, that must be NULL in every row."""
+    relied_ctes: list[CTE]
+    """CTEs through which foreign keys are computed."""
 
     def links_of(self, table: Table) -> tuple[Link, ...]:
         """Return the links of a table that are to be checked when they are written."""
         return links_of(table, self.predicates.narrowed)
 
-    def _computes_own(self, value: Any, link: Link) -> bool:
-        """True if an SQL expression can only give a key that the row may point to.
+    def _trusts_what_is_read(self, link: Link) -> bool:
+        """True if a key that a scoped statement reads may be pointed to: it reads no more than may be pointed to."""
+        return not (
+            self.lifts or self.predicates.reads_others or (link.owns and self.predicates.reads_more(link.table))
+        )
 
-        Where more is read than the tenant's own rows, a key that was read is no proof.
-        """
-        if self.lifts or self.predicates.reads_others or (link.owns and self.predicates.reads_more(link.table)):
+    def _computes_own(self, value: Any, link: Link) -> bool:
+        if not self._trusts_what_is_read(link):
             return isinstance(value, Null)
-        return computes_own_link(value, link)
+        return computes_own_link(value, link, self.relied_ctes)
 
     def link_checks_of(self) -> list[LinkCheck] | None:
-        """Return the checks by the names of their parameters; ``None`` if one has become a part of the text."""
+        """Return the checks by the names of their parameters; ``None`` if one has become a part of the text.
+
+        Raises:
+            StatementRefused: a CTE that a foreign key comes from is rendered as another one.
+        """
+        rendered = list(self.ctes or ())
+        if any(all(cte is not one for one in rendered) for cte in self.relied_ctes):
+            refuse("a foreign key that comes from a CTE which is continued elsewhere")
         checks = []
         for link, noted, own in self.noted_links:
             names, mine = self._names_of(noted), self._names_of(own)
@@ -118,7 +136,11 @@ class LinkingMixin(ScopingMixin):
     ) -> None:
         noted: list[Noted] = []
         for column in link.columns:
+            if invents_value(column, self.dialect):
+                raise _unknown(link, "by a type that makes values of none")
             found = self._note_value(link, column, row, keys)
+            if not link.targets and found is not _ABSENT:
+                raise _unknown(link, "")
             if found is None:
                 return  # an expression that gives the tenant's own keys
             if found is _ABSENT:
@@ -157,22 +179,21 @@ class LinkingMixin(ScopingMixin):
 
     def _check_select(self, core: Any, link: Link) -> None:
         names = list(core._select_names or ())
-        selects = core.select.selects if isinstance(core.select, CompoundSelect) else [core.select]
         for column in link.columns:
             at = next((index for index, name in enumerate(names) if names_column(name, column)), None)
             if at is None:
                 if column.default is not None or column.server_default is not None:
                     raise _unknown(link, "by a default")
                 continue
-            for one in selects:
-                chosen = list(one.selected_columns)
-                if at >= len(chosen) or not self._computes_own(chosen[at], link):
-                    raise _unknown(link, "from a SELECT")
+            if not self._trusts_what_is_read(link) or not selects_own_link(core.select, at, link, self.relied_ctes):
+                raise _unknown(link, "from a SELECT")
 
     def note_set_links(self, table: Table, values: dict[Any, Any], keys: Iterable[str]) -> None:
         """Note the links that SET writes, of an UPDATE or an upsert. ``values`` is changed in place."""
         across = self.lifts.holds(WRITE, table) or self.lifts.holds(MOVE, table)
         for link in self.links_of(table):
+            if any(invents_value(column, self.dialect) for column in link.columns):
+                raise _unknown(link, "by a type that makes values of none")
             found = [self._note_value(link, column, values, keys) for column in link.columns]
             given = [one for one in found if one is not _ABSENT]
             if across:
@@ -188,7 +209,7 @@ class LinkingMixin(ScopingMixin):
                     if column.onupdate is not None:
                         raise _unknown(link, "by its onupdate")
                 continue
-            if len(given) < len(link.columns) or any(one is None for one in given):
+            if not link.targets or len(given) < len(link.columns) or any(one is None for one in given):
                 raise _unknown(link, "in parts")
             self.noted_links.append((link, given, []))
 

@@ -21,6 +21,8 @@ from tenantguard.orm.lifts import MOVE, WRITE
 from tenantguard.orm.link_writes import LinkingMixin, names_column
 from tenantguard.orm.marks import TENANT
 from tenantguard.orm.predicates import check_wide, key_value
+from tenantguard.orm.side_effects import refuse_actions, refuse_replacing
+from tenantguard.orm.vouching import refuse
 
 __all__ = ["WritingMixin"]
 
@@ -81,6 +83,9 @@ class WritingMixin(LinkingMixin):
         targets = list(tables_from_leftmost(core.table))
         froms = [core.table, *(element for element in state._extra_froms if element not in targets)]
         self.vouch_for_parts(core.get_children(), froms)
+        for table in targets:
+            if isinstance(table, Table):
+                self._refuse_side_effects(table, kind, state._dict_parameters or {})
         if kind == "update":
             # MySQL's UPDATE of several tables sets columns of the others as well.
             assigned = [key.table for key in (state._dict_parameters or {}) if isinstance(key, Column)]
@@ -92,6 +97,15 @@ class WritingMixin(LinkingMixin):
             state.statement = scoped
             return render(_Compiled(state), visiting_cte=visiting_cte, **kw)
 
+    def _refuse_side_effects(self, table: Table, kind: str, values: dict[Any, Any]) -> None:
+        if kind == "update":
+            refuse_replacing(table, self.dialect.name)
+        refuse_actions(
+            table,
+            kind,
+            lambda column: column.key in (self.column_keys or ()) or any(names_column(k, column) for k in values),
+        )
+
     def _check_assignments(self, core: Any, state: Any, *, several: bool) -> None:
         """Let SET name a key only with the value that it already has, except where rows are moved."""
         values: dict[Any, Any] = dict(state._dict_parameters or {})
@@ -102,16 +116,7 @@ class WritingMixin(LinkingMixin):
             for fixed in self._keys(self.classify(table)):
                 if moving and fixed.dimension == TENANT:
                     continue
-                for key, value in values.items():
-                    if names_column(key, fixed.column):
-                        if several:
-                            raise StatementRefused(
-                                f"An UPDATE of several tables sets the {fixed.dimension} key of {table!r}.",
-                                mend="Leave it out: it never changes.",
-                            )
-                        values[key] = self._checked(value, fixed)
-                if fixed.column.key in (self.column_keys or ()):
-                    self.checked_binds.append((fixed.column.key, fixed))
+                self._check_fixed(fixed, values, several=several)
         for key in values:
             if isinstance(key, Column) and key.table not in tables_from_leftmost(core.table):
                 # Only MySQL's UPDATE of several tables sets columns of the others.
@@ -125,6 +130,26 @@ class WritingMixin(LinkingMixin):
             self.refuse_links_of_others(None, values)
         if values:
             state._dict_parameters = values
+
+    def _check_fixed(self, fixed: Key, values: dict[Any, Any], *, several: bool) -> None:
+        table = fixed.column.table
+        named = fixed.column.key in (self.column_keys or ())
+        for key, value in values.items():
+            if names_column(key, fixed.column):
+                named = True
+                if several:
+                    raise StatementRefused(
+                        f"An UPDATE of several tables sets the {fixed.dimension} key of {table.name!r}.",
+                        mend="Leave it out: it never changes.",
+                    )
+                values[key] = self._checked(value, fixed)
+        if fixed.column.key in (self.column_keys or ()):
+            self.checked_binds.append((fixed.column.key, fixed))
+        if not named and (fixed.column.onupdate is not None or fixed.column.server_onupdate is not None):
+            raise ForeignTenantWrite(
+                f"The {fixed.dimension} key of {table.name!r} has an onupdate, which could move rows.",
+                mend="Leave onupdate out: the key never changes.",
+            )
 
     def _check_move(self, table: Any, values: dict[Any, Any], *, several: bool) -> None:
         """Let rows go to another tenant only without what they would drag across.
@@ -170,6 +195,7 @@ class WritingMixin(LinkingMixin):
         core = state.statement
         self.vouch_for_parts(core.get_children(), [core.table])
         kind = self.classify(core.table)
+        refuse_replacing(core.table, self.dialect.name)
         if self.lifts.holds(WRITE, core.table) or self.lifts.holds(MOVE, core.table):
             raise StatementRefused(
                 "An INSERT can't write across tenants.", mend='Insert as the row\'s own tenant, or use system("why").'
@@ -268,6 +294,11 @@ class WritingMixin(LinkingMixin):
             kind = self.classify(table)
             self.vouch_for_parts(on_conflict.update_whereclause, on_conflict.inferred_target_whereclause)
             values = dict(on_conflict.update_values_to_set)
+            for key in values:
+                # Other names would be rendered as they are, and the database could know a column by them.
+                if not (key in table.c if isinstance(key, str) else table.c.contains_column(key)):
+                    refuse("an ON CONFLICT clause that sets what is no column's key", mend="Use the keys of table.c.")
+            self._refuse_side_effects(table, "update", values)
             scoped = on_conflict._clone()
             for fixed in self._keys(kind):
                 for key, value in values.items():
@@ -290,13 +321,16 @@ class WritingMixin(LinkingMixin):
     def _is_excluded(value: Any, key: Key) -> bool:
         """True for ``excluded.<key>``: the value of the row to be inserted, which is checked itself."""
         return (
-            isinstance(value, Column) and value.key == key.column.key and getattr(value.table, "name", "") == "excluded"
+            isinstance(value, Column)
+            and value.name == key.column.name
+            and getattr(value.table, "name", "") == "excluded"
         )
 
     def visit_on_duplicate_key_update(self, on_duplicate: Any, **kw: Any) -> str:
         """MySQL's upsert has no WHERE, so it could change a row of another tenant that is in the way."""
         statement: Any = self.stack[-1]["selectable"]
-        if not self.unscoped and not isinstance(self.classify(statement.table), Shared):
+        kind = self.classify(statement.table)
+        if not self.unscoped and (not isinstance(kind, Shared) or self.links_of(statement.table)):
             raise StatementRefused(
                 "ON DUPLICATE KEY UPDATE could change a row of another tenant.",
                 mend="Read the row first, then update or insert it.",

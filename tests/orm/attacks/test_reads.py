@@ -4,23 +4,15 @@ from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Engine
 
-from tenantguard.orm import protect
-from tests.orm.attacks.harness import seed, verdict
+from tests.orm.attacks.harness import engine_of, verdict
 from tests.orm.attacks.reads import ATTACKS, COUNTS
-from tests.orm.attacks.world import Base
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest, postgres_module_url: str) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        made = create_engine("sqlite://", poolclass=StaticPool)
-    else:
-        made = create_engine(postgres_module_url.replace("postgresql://", "postgresql+psycopg://"))
-    protect(made, metadata=Base.metadata)
-    seed(made)
+    made = engine_of(request.param, postgres_module_url)
     yield made
     made.dispose()
 
