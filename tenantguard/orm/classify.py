@@ -6,17 +6,16 @@ The classification stands on the table itself: a column marked as the tenant key
 statement that names it is refused: a new table never starts its life unprotected.
 """
 
-import uuid
 from collections.abc import Callable
 from typing import Any, Final, final
 
-from sqlalchemy import Column, ForeignKeyConstraint, MetaData, String, Table
+from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tenantguard.context import current_binding
 from tenantguard.errors import ConfigurationError, UnclassifiedTable
-from tenantguard.identity import MAX_TENANT_ID_LENGTH
+from tenantguard.orm.key_types import TENANT_ID_TYPE, converter_of
 
 __all__ = [
     "Child",
@@ -180,23 +179,8 @@ class TenantOwned:
     """
 
     tenant_id: Mapped[str] = mapped_column(
-        String(MAX_TENANT_ID_LENGTH), default=stamp_tenant, index=True, nullable=False, info={_INFO: _TENANT_KEY}
+        TENANT_ID_TYPE, default=stamp_tenant, index=True, nullable=False, info={_INFO: _TENANT_KEY}
     )
-
-
-def _convert_for(table: Table, column: Column[Any]) -> Callable[[str], object]:
-    try:
-        kind: type[Any] = column.type.python_type
-    except NotImplementedError:
-        kind = object
-    if issubclass(kind, str):
-        return str
-    if issubclass(kind, bool) or not issubclass(kind, int | uuid.UUID):
-        raise ConfigurationError(
-            f"The tenant key {table.name}.{column.name} is of type {column.type!r}.",
-            mend="Use a string, an integer or a UUID column.",
-        )
-    return int if issubclass(kind, int) else uuid.UUID
 
 
 def _target_name(constraint: ForeignKeyConstraint) -> str:
@@ -282,7 +266,7 @@ def classify(table: object) -> Owned | Child | Shared:
     if len(keys) > 1 or key.nullable:
         fault = "has several tenant keys" if len(keys) > 1 else f"has the tenant key {key.name!r}, which may be NULL"
         raise ConfigurationError(f"The table {table.name!r} {fault}.", mend="Have one tenant key, nullable=False.")
-    return Owned(key, _convert_for(table, key))
+    return Owned(key, converter_of(table.name, key))
 
 
 def check_metadata(metadata: MetaData) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.sql.elements import Grouping
 from tenantguard.context import raw_binding
 from tenantguard.orm.classify import Child, Owned
 from tenantguard.orm.froms import FromPlan
+from tenantguard.orm.key_types import ExactKeyMixin, equals_exactly
 from tenantguard.orm.vouching import VouchingMixin, refuse
 
 __all__ = ["ScopingMixin", "tenant_value"]
@@ -41,7 +42,7 @@ def tenant_value(convert: Callable[[str], object]) -> object:
         return None
 
 
-class ScopingMixin(VouchingMixin):
+class ScopingMixin(ExactKeyMixin, VouchingMixin):
     """Adds predicates to SELECTs. Mixed in before a dialect's compiler."""
 
     plans: list[FromPlan]
@@ -78,7 +79,7 @@ class ScopingMixin(VouchingMixin):
             own = [element.c[column.key] for column in owned.columns]
             return own[0].in_(keys) if len(own) == 1 else tuple_(*own).in_(keys)
         column: ColumnElement[Any] = element.c[owned.column.key]
-        return column == self.tenant_bind(owned)
+        return equals_exactly(column, self.tenant_bind(owned))
 
     @contextmanager
     def planned(self, froms: Iterable[FromClause], *, insert: bool = False) -> Iterator[FromPlan]:

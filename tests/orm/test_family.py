@@ -4,17 +4,17 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, delete, exists, func, insert, literal, select, update
+from sqlalchemy import Engine, delete, exists, func, insert, literal, select, update
 from sqlalchemy.dialects import postgresql, sqlite
 from sqlalchemy.orm import Session, aliased, joinedload, selectinload
-from sqlalchemy.pool import StaticPool
 
 from tenantguard import bind, system
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, TenantGuardError
-from tenantguard.orm import owned_through, protect
+from tenantguard.orm import owned_through
 from tenantguard.orm.classify import Child, classify
 from tests.orm.conftest import A, B
 from tests.orm.family import Base, Campaign, Comment, Invoice, Line, Person, Project, Setting, Task, watchers
+from tests.support.engines import DATABASES, protected_engine
 
 
 def seed(engine: Engine) -> None:
@@ -37,17 +37,11 @@ def seed(engine: Engine) -> None:
             db.add(Invoice(number=7, total=first, lines=[Line(id=first, amount=first)]))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        made = create_engine("sqlite://", poolclass=StaticPool)
-    else:
-        url: str = request.getfixturevalue("postgres_url")
-        made = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    protect(made)
-    seed(made)
-    yield made
-    made.dispose()
+    with protected_engine(request, request.param) as made:
+        seed(made)
+        yield made
 
 
 @pytest.fixture

@@ -1,27 +1,12 @@
-"""No read shows another tenant's row, on SQLite and on PostgreSQL."""
+"""No read shows another tenant's row, on any database."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
-from sqlalchemy.pool import StaticPool
+from sqlalchemy import Engine
 
-from tenantguard.orm import protect
-from tests.orm.attacks.harness import seed, verdict
+from tests.orm.attacks.harness import verdict
 from tests.orm.attacks.reads import ATTACKS, COUNTS
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, postgres_module_url: str) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        made = create_engine("sqlite://", poolclass=StaticPool)
-    else:
-        made = create_engine(postgres_module_url.replace("postgresql://", "postgresql+psycopg://"))
-    protect(made)
-    seed(made)
-    yield made
-    made.dispose()
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
