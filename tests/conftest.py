@@ -15,6 +15,7 @@ import psycopg
 import pymysql
 import pytest
 
+from tests.support.debian_postgres import DebianPostgres
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.redis_server import RedisServer
 
@@ -52,6 +53,13 @@ def _database(postgres_server: str) -> Iterator[str]:
         admin.execute(f'CREATE DATABASE "{name}"')
         yield postgres_server.replace("/postgres?", f"/{name}?")
         admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def debian_postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL with ICU and citext, whose one database is shared."""
+    with DebianPostgres() as server:
+        yield server.url
 
 
 @pytest.fixture(scope="session")

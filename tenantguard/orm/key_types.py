@@ -18,6 +18,7 @@ from sqlalchemy import (
     BindParameter,
     Column,
     ColumnElement,
+    Enum,
     Integer,
     SmallInteger,
     String,
@@ -64,20 +65,22 @@ def converter_of(table_name: str, column: Column[Any]) -> Convert:
     """
     type_ = column.type
     forms = _forms(type_)
-    try:
-        kinds = {form.python_type for form in forms}
-    except NotImplementedError:
-        kinds = set()
+    kinds = {_kind(form) for form in forms}
     convert: Convert | None = None
+    length = MAX_TENANT_ID_LENGTH
+    decorated = isinstance(type_, TypeDecorator)
     if kinds == {str}:
         lengths = [getattr(form, "length", None) or (1 if isinstance(form, CHAR) else None) for form in forms]
-        length = min((length for length in lengths if length is not None), default=MAX_TENANT_ID_LENGTH)
-        convert = str if length >= MAX_TENANT_ID_LENGTH else _text_of(int(length))
+        length = min([length for length in lengths if length is not None], default=MAX_TENANT_ID_LENGTH)
+        # A type of the app's own says itself what it stores.
+        convert = str if length >= MAX_TENANT_ID_LENGTH or decorated else _text_of(int(length))
         if any(isinstance(form, Uuid) for form in forms):
             convert = _uuid_text
+        elif enums := [frozenset(form.enums) for form in forms if isinstance(form, Enum)]:
+            convert = _one_of(frozenset.intersection(*enums))
     elif kinds == {int}:
         convert = _integer_of(min(map(_largest, forms)))
-    elif kinds and kinds <= {uuid.UUID, str} and forms[0].python_type is uuid.UUID:
+    elif kinds <= {uuid.UUID, str} and _kind(forms[0]) is uuid.UUID:
         convert = _uuid
     # What the database is asked to do with a value, no look at the value can tell.
     if convert is None or any(one._has_bind_expression for one in (type_, *forms)):
@@ -85,7 +88,17 @@ def converter_of(table_name: str, column: Column[Any]) -> Convert:
             f"The tenant key {table_name}.{column.name} is of type {type_!r}.",
             mend="Use a string, an integer or a UUID column.",
         )
-    return _decorated(type_, convert) if isinstance(type_, TypeDecorator) else convert
+    return _decorated(type_, convert, length) if decorated else convert
+
+
+def _kind(form: Any) -> type[Any] | None:
+    try:
+        kind: type[Any] = form.python_type
+    except NotImplementedError:
+        return None
+    if issubclass(kind, bool) or getattr(form, "enum_class", None) is not None:
+        return None
+    return next((known for known in (str, int, uuid.UUID) if issubclass(kind, known)), None)
 
 
 def _forms(type_: TypeEngine[Any]) -> list[Any]:
@@ -110,6 +123,16 @@ def _text_of(length: int) -> Convert:
     def convert(tenant_id: str) -> str:
         if len(tenant_id) > length:
             raise ValueError("longer than the column")
+        return tenant_id
+
+    return convert
+
+
+@lru_cache
+def _one_of(known: frozenset[str]) -> Convert:
+    def convert(tenant_id: str) -> str:
+        if tenant_id not in known:
+            raise ValueError("none of the type's values")
         return tenant_id
 
     return convert
@@ -142,7 +165,7 @@ def _largest(type_: Any) -> int:
 
 
 @lru_cache
-def _decorated(type_: TypeDecorator[Any], inner: Convert) -> Convert:
+def _decorated(type_: TypeDecorator[Any], inner: Convert, length: int) -> Convert:
     """Hold a type of the app's own to giving each id back: then no two ids that it takes are one value."""
     dialect = DefaultDialect()
     store, load = type_.bind_processor(dialect), type_.result_processor(dialect, None)
@@ -154,11 +177,15 @@ def _decorated(type_: TypeDecorator[Any], inner: Convert) -> Convert:
             loaded = stored if load is None else load(stored)
         except (TypeError, AttributeError, LookupError) as fault:
             raise ValueError("the type does not take it") from fault
-        if str(loaded) != tenant_id:
+        if str(loaded) != tenant_id or (isinstance(stored, str) and len(stored) > length):
             raise ValueError("the type does not give it back")
         return value
 
     return convert
+
+
+def _is_enum(type_: TypeEngine[Any]) -> bool:
+    return any(isinstance(form, Enum) for form in _forms(type_))
 
 
 # --- comparing ---------------------------------------------------------------------------------------------
@@ -188,6 +215,9 @@ class _ExactKey(ColumnElement[bool]):
         self.key_column = key_column
         self.bind = bind
         self.type = Boolean()
+
+    def self_group(self, against: Any = None) -> Any:  # noqa: ARG002 - SQLAlchemy would write "= 1" after it
+        return self
 
 
 def equals_exactly(key_column: ColumnElement[Any], bind: BindParameter[Any]) -> ColumnElement[bool]:
@@ -228,6 +258,8 @@ class ExactKeyMixin:
             exact = f"{equal} COLLATE BINARY"
             return exact if compares_exactly(column.type) else f"({equal} AND {exact})"
         if compares_exactly(column.type):
-            return equal
+            # A text of no type would be taken for the column's, which may be citext without the model's knowing.
+            cast_already = bind.type._unwrapped_dialect_impl(self.dialect).render_bind_cast
+            return equal if cast_already or _is_enum(bind.type) else f"{equal}::VARCHAR"
         text = _equals(cast(column, Text).collate("C"), cast(bind, Text))
         return f"({equal} AND {self.process(text, **kw)})"

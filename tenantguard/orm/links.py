@@ -20,6 +20,7 @@ from sqlalchemy.sql.selectable import CompoundSelect, ScalarSelect, Select, Sele
 
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, UnclassifiedTable
 from tenantguard.orm.classify import Owned, Shared, classify
+from tenantguard.orm.key_types import compares_exactly
 
 __all__ = ["Link", "LinkCheck", "computes_own_link", "foreign_link", "links_of", "missing_rows"]
 
@@ -85,9 +86,14 @@ def _found(table: Table) -> Iterable[Link]:
         columns = tuple(element.parent for element in constraint.elements)
         if isinstance(own, Owned) and isinstance(target, Owned):
             pairs = zip(columns, targets, strict=True)
-            if any(c is own.column and t is target.column for c, t in pairs):
+            if any(c is own.column and t is target.column and _alike(c, t) for c, t in pairs):
                 continue
         yield Link(columns, targets)
+
+
+def _alike(column: Column[Any], target: Column[Any]) -> bool:
+    """True if the database takes equal tenant keys alone for equal."""
+    return compares_exactly(column.type) and compares_exactly(target.type)
 
 
 def _order(constraint: ForeignKeyConstraint) -> tuple[str, ...]:

@@ -15,7 +15,8 @@ from sqlalchemy.sql.util import tables_from_leftmost
 
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
 from tenantguard.orm.classify import Owned, Shared, classify
-from tenantguard.orm.link_writes import LinkingMixin, names_column
+from tenantguard.orm.link_writes import names_column
+from tenantguard.orm.mysql import MySQLMixin
 from tenantguard.orm.scoping import tenant_value
 
 __all__ = ["WritingMixin"]
@@ -52,7 +53,7 @@ def _table_name(column: Column[Any]) -> str:
     return str(getattr(column.table, "name", ""))
 
 
-class WritingMixin(LinkingMixin):
+class WritingMixin(MySQLMixin):
     """Adds predicates and checks to INSERT, UPDATE and DELETE. Mixed in before a dialect's compiler."""
 
     checked_binds: list[tuple[BindParameter[Any] | str, Owned]]
@@ -222,14 +223,3 @@ class WritingMixin(LinkingMixin):
             and value.key == owned.column.key
             and getattr(value.table, "name", "") == "excluded"
         )
-
-    def visit_on_duplicate_key_update(self, on_duplicate: Any, **kw: Any) -> str:
-        """MySQL's upsert has no WHERE, so it could change a row of another tenant that is in the way."""
-        statement: Any = self.stack[-1]["selectable"]
-        if not self.unscoped and not isinstance(classify(statement.table), Shared):
-            raise StatementRefused(
-                "ON DUPLICATE KEY UPDATE could change a row of another tenant.",
-                mend="Read the row first, then update or insert it.",
-            )
-        text: str = super().visit_on_duplicate_key_update(on_duplicate, **kw)  # type: ignore[misc]
-        return text

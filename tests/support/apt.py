@@ -9,7 +9,8 @@ from pathlib import Path
 
 __all__ = ["find_program"]
 
-_FOR_ADMINISTRATORS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+_SERVERS = ("/usr/local/sbin", "/usr/sbin", "/sbin")
+"""Where Debian puts servers, which not every user has on PATH."""
 
 
 def find_program(name: str, *, package: str) -> str:
@@ -51,4 +52,5 @@ def find_program(name: str, *, package: str) -> str:
 
 
 def _find(name: str) -> str | None:
-    return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_FOR_ADMINISTRATORS)))
+    versioned = sorted(map(str, Path("/usr/lib/postgresql").glob("*/bin")), reverse=True)
+    return shutil.which(name, path=os.pathsep.join((os.environ.get("PATH", os.defpath), *_SERVERS, *versioned)))

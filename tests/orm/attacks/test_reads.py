@@ -24,4 +24,8 @@ def test_a_count_is_of_own_rows(engine: Engine, name: str) -> None:
     def count(db: Any) -> int:
         return int(db.scalar(statement))
 
-    assert verdict(engine, count, own=own) == "scoped"
+    found = verdict(engine, count, own=own)
+    if name == "count full" and engine.dialect.name == "mariadb":
+        assert found == "refused (ProgrammingError)"  # its SQL has no FULL JOIN
+    else:
+        assert found == "scoped"
