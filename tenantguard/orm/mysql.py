@@ -10,6 +10,7 @@ from typing import Any
 
 from sqlalchemy import BindParameter, Column, Table
 from sqlalchemy.sql import coercions, roles
+from sqlalchemy.sql.compiler import SQLCompiler
 
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
 from tenantguard.orm.classify import Owned, Shared, classify
@@ -26,6 +27,9 @@ class MySQLMixin(LinkingMixin):
 
     upsert: tuple[int, Any] | None = None
     """While an upsert's assignments are rendered: the depth of its statement, and what stands for the new row."""
+
+    upserts: bool = False
+    """True once an upsert's assignments have been guarded."""
 
     @property
     def _guards(self) -> bool:
@@ -66,6 +70,7 @@ class MySQLMixin(LinkingMixin):
             if kept is not None and kept.key not in values:
                 values[kept.key] = kept
                 order.append(kept.key)
+            self.upserts = True
         self.upsert = (len(self.stack), on_duplicate.inserted_alias)
         try:
             set_ = [self._assignment(table.c[key], values[key], own, counted=table.c[key] is kept) for key in order]
@@ -89,6 +94,12 @@ class MySQLMixin(LinkingMixin):
             return f"VALUES({self.preparer.quote(column.name)})"
         return super().visit_column(column, *args, **kw)
 
+    def visit_insert(self, insert_stmt: Any, *args: Any, **kw: Any) -> str:
+        text: str = super().visit_insert(insert_stmt, *args, **kw)
+        # The drivers join many rows of parameters to one VALUES, and know an INSERT that they can do so with by its
+        # first word; of this one they would leave the parameters of the assignments as they are.
+        return f"/* row by row */ {text}" if self.upserts and not self.stack else text
+
     def returning_clause(self, stmt: Any, *args: Any, **kw: Any) -> str:
         upserts = getattr(getattr(stmt, "_post_values_clause", None), "__visit_name__", "") == "on_duplicate_key_update"
         if self._guards and upserts and not isinstance(classify(stmt.table), Shared):
@@ -109,7 +120,14 @@ class MySQLMixin(LinkingMixin):
         super()._vouch_operator(operator)
 
     def render_literal_value(self, value: Any, type_: Any) -> str:
-        # Whether a backslash escapes is a setting of each connection; the dialect knows that of its first one.
-        if self._guards and isinstance(value, str) and "\\" in value:
-            refuse("a literal text with a backslash", mend="Give it as a parameter.")
-        return super().render_literal_value(value, type_)
+        text: str = super().render_literal_value(value, type_)
+        if self._guards and "\\" in text:
+            # Whether a backslash escapes is a setting of each connection; the dialect knows that of its first alone.
+            plain: Any = SQLCompiler.render_literal_value(self, value, type_)
+            if not (plain.startswith("'") and plain.endswith("'")):
+                refuse("a literal with a backslash", mend="Give it as a parameter.")
+            inner = plain[1:-1].replace("''", "'")
+            if self.preparer._double_percents:
+                inner = inner.replace("%%", "%")
+            return f"_utf8mb4 X'{inner.encode().hex()}'"
+        return text
