@@ -383,14 +383,12 @@ ATTACKS: dict[str, Callable[[Session], Any]] = {
     "cte with a comment": lambda db: db.execute(select(select(D.c.title).cte(EVIL))).all(),
     "parameter with a comment": lambda db: db.execute(select(D.c.title).where(bindparam(EVIL, 1) == 1)).all(),
     "unquoted": lambda db: db.execute(select(D.alias(quoted_name("x/*!*/", quote=False)).c.title)).all(),
-    "hash operator": lambda db: db.execute(
-        select(D.c.title).where(D.c.id.op("=#")(D.alias("x\n1) OR (1=1").c.id))
-    ).all(),
+    "hash operator": lambda db: db.execute(select(D.c.title).where(D.c.id.op(">#")(column("x\n0) OR 1=1 -- ")))).all(),
     "hash operator before a label": lambda db: db.execute(
         select(D.c.title.op("=#")(literal(1)).label("x\n FROM documents #")).where(D.c.id > 0)
     ).all(),
     "hash operator and a literal": lambda db: db.execute(
-        select(D.c.title).where(D.c.id.op(">#")(literal("\n0) OR (1=1", literal_execute=True)))
+        select(D.c.title).where(D.c.id.op(">#")(literal("\n0) OR 1=1 -- ", literal_execute=True)))
     ).all(),
     "pipes": lambda db: db.execute(select(D.c.title).where(D.c.id.op("||")(literal(1)))).all(),
     "ampersands": lambda db: db.execute(select(D.c.title).where(D.c.id.op("&&")(literal(1)))).all(),
@@ -426,7 +424,7 @@ ATTACKS: dict[str, Callable[[Session], Any]] = {
 
 
 def _distinct(words: str) -> Any:
-    statement = select(D.c.title)
+    statement = select(D.c.title).where(D.c.id != -1)
     statement._distinct = words  # type: ignore[assignment] - MySQL's compiler writes it as it is
     return statement
 
