@@ -1,6 +1,7 @@
-"""What every test may use: a real PostgreSQL and a real Redis, each started once for the run.
+"""What every test may use: a real PostgreSQL, a real MariaDB and a real Redis, each started once for the run.
 
-Whoever asks for PostgreSQL gets a database of its own; those who use Redis share it, and choose keys of their own.
+Whoever asks for PostgreSQL or MariaDB gets a database of its own; those who use Redis share it, and choose keys of
+their own.
 """
 
 import uuid
@@ -8,8 +9,11 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import psycopg
+import pymysql
 import pytest
 
+from tests.support.debian_postgres import DebianPostgres
+from tests.support.mariadb_server import MariaDBServer
 from tests.support.postgres_server import postgres_server as server_of_postgres
 from tests.support.redis_server import RedisServer
 
@@ -42,6 +46,43 @@ def _database(postgres_server: str) -> Iterator[str]:
         admin.execute(f'CREATE DATABASE "{name}"')
         yield postgres_server.replace("/postgres?", f"/{name}?")
         admin.execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+
+@pytest.fixture(scope="session")
+def debian_postgres_url() -> Iterator[str]:
+    """The URL of a PostgreSQL with ICU and citext, whose one database is shared."""
+    with DebianPostgres() as server:
+        yield server.url
+
+
+@pytest.fixture(scope="session")
+def mariadb_server() -> Iterator[MariaDBServer]:
+    """A MariaDB server that listens on a Unix socket alone."""
+    with MariaDBServer() as server:
+        yield server
+
+
+@pytest.fixture
+def mariadb_url(mariadb_server: MariaDBServer) -> Iterator[str]:
+    """The URL of an empty database, without a driver in it."""
+    with _mariadb_database(mariadb_server) as url:
+        yield url
+
+
+@pytest.fixture(scope="module")
+def mariadb_module_url(mariadb_server: MariaDBServer) -> Iterator[str]:
+    """The same for all tests of a module."""
+    with _mariadb_database(mariadb_server) as url:
+        yield url
+
+
+@contextmanager
+def _mariadb_database(server: MariaDBServer) -> Iterator[str]:
+    name = f"test_{uuid.uuid4().hex}"
+    with pymysql.connect(unix_socket=server.socket, user="root") as admin, admin.cursor() as cursor:
+        cursor.execute(f"CREATE DATABASE {name}")
+        yield server.url(name)
+        cursor.execute(f"DROP DATABASE {name}")
 
 
 @pytest.fixture(scope="session")

@@ -8,7 +8,6 @@ A class, once read, is for good. A table that changes its class, its name or its
 so is one of two tables of the same name that are classified differently: one of them would be a way round the other.
 """
 
-import uuid
 from collections.abc import Callable
 from typing import Any, Final, NamedTuple, TypeAlias, final
 from weakref import WeakKeyDictionary
@@ -18,6 +17,7 @@ from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.sql.annotation import Annotated
 
 from tenantguard.errors import ConfigurationError, UnclassifiedTable
+from tenantguard.orm.key_types import converter_of
 from tenantguard.orm.marks import INFO, TENANT, WIDE, KeyMark, OwnedMark, Shared, ThroughMark, Wide
 from tenantguard.orm.tables import generation, namesakes
 
@@ -254,7 +254,9 @@ def _read(table: Table) -> Kind:
             raise _contradiction(table, "shared()", keys)
         return mark
     wide = table.info.get(WIDE)
-    narrower = tuple(Key(column, _convert_for(table, column), name) for name, column in keys.items() if name != TENANT)
+    narrower = tuple(
+        Key(column, converter_of(table.name, column), name) for name, column in keys.items() if name != TENANT
+    )
     through = mark if isinstance(mark, ThroughMark) else None
     if TENANT not in keys:
         child = _child(table, through, narrower, wide)
@@ -272,7 +274,7 @@ def _read(table: Table) -> Kind:
             f"The table {table.name!r} has the tenant key {column.name!r}, which may be NULL.",
             mend="Have it nullable=False, or tenant_key(global_rows=True) if rows without a tenant are for everybody.",
         )
-    convert = _convert_for(table, column)
+    convert = converter_of(table.name, column)
     if everyone is not NO_GLOBAL and everyone is not None:
         convert = _other_than(convert, everyone)
     parent = _child(table, through, (), None) if through is not None else None
@@ -317,21 +319,6 @@ def _other_than(convert: Callable[[str], object], everyone: object) -> Callable[
         return value
 
     return checked
-
-
-def _convert_for(table: Table, column: Column[Any]) -> Callable[[str], object]:
-    try:
-        kind: type[Any] = column.type.python_type
-    except NotImplementedError:
-        kind = object
-    if issubclass(kind, str):
-        return str
-    if issubclass(kind, bool) or not issubclass(kind, int | uuid.UUID):
-        raise ConfigurationError(
-            f"The tenant key {table.name}.{column.name} is of type {column.type!r}.",
-            mend="Use a string, an integer or a UUID column.",
-        )
-    return int if issubclass(kind, int) else uuid.UUID
 
 
 def _child(table: Table, mark: ThroughMark | None, narrower: tuple[Key, ...], wide: Any) -> Child | None:

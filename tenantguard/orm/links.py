@@ -35,6 +35,7 @@ from sqlalchemy.sql.selectable import (
 from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, UnclassifiedTable
 from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Kind, Owned, Shared, classify_alone, real_table
+from tenantguard.orm.key_types import compares_exactly
 from tenantguard.orm.marks import TENANT
 
 __all__ = [
@@ -136,8 +137,16 @@ def _held_within(
     return frozenset(
         key.dimension
         for key in (own.key, *own.narrower)
-        if any(c is key.column and t is theirs.get(key.dimension) for c, t in zip(columns, targets, strict=True))
+        if any(
+            c is key.column and t is theirs.get(key.dimension) and _alike(c, t)
+            for c, t in zip(columns, targets, strict=True)
+        )
     )
+
+
+def _alike(column: Column[Any], target: Column[Any]) -> bool:
+    """True if the database takes equal tenant keys alone for equal."""
+    return compares_exactly(column.type) and compares_exactly(target.type)
 
 
 def _order(constraint: ForeignKeyConstraint) -> tuple[str, ...]:

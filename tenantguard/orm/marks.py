@@ -9,12 +9,12 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, final
 
-from sqlalchemy import Column, ColumnDefault, MetaData, String, Table, event
+from sqlalchemy import Column, ColumnDefault, MetaData, Table, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tenantguard.binding import bound_id, current_binding
 from tenantguard.errors import ConfigurationError
-from tenantguard.identity import MAX_TENANT_ID_LENGTH
+from tenantguard.orm.key_types import TENANT_ID_TYPE
 
 __all__ = [
     "ClassificationRule",
@@ -299,7 +299,7 @@ class TenantOwned:
     """
 
     tenant_id: Mapped[str] = mapped_column(
-        String(MAX_TENANT_ID_LENGTH), default=stamp_tenant, index=True, nullable=False, info={INFO: KeyMark(TENANT)}
+        TENANT_ID_TYPE, default=stamp_tenant, index=True, nullable=False, info={INFO: KeyMark(TENANT)}
     )
 
 

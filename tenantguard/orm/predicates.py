@@ -17,6 +17,7 @@ from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, or_, sele
 from tenantguard.binding import bound_id, current_binding
 from tenantguard.errors import StatementRefused
 from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Owned, classify_alone
+from tenantguard.orm.key_types import equals_exactly
 from tenantguard.orm.marks import TENANT, Wide
 
 __all__ = ["Predicates", "key_value", "read_values"]
@@ -97,6 +98,9 @@ class Predicates:
             self.binds.append((known, key, False))
         return known
 
+    def _own(self, key: Key, column: ColumnElement[Any]) -> ColumnElement[bool]:
+        return equals_exactly(column, self.own_bind(key))
+
     def _in_reads(self, key: Key, column: ColumnElement[Any]) -> ColumnElement[bool]:
         given: BindParameter[Any] = BindParameter(
             "tenantguard_tenants", unique=True, type_=key.column.type, callable_=partial(read_values, key.convert)
@@ -121,7 +125,7 @@ class Predicates:
         if isinstance(kind, Child):
             return and_(self._through(kind, element, write=write), *parts)
         column: ColumnElement[Any] = element.c[kind.key.column.key]
-        own = self._in_reads(kind.key, column) if self._reads and not write else column == self.own_bind(kind.key)
+        own = self._in_reads(kind.key, column) if self._reads and not write else self._own(kind.key, column)
         if parts:
             own = and_(own, *parts)
         if write:
@@ -136,7 +140,7 @@ class Predicates:
         for dimension in sorted(self._narrowed):
             key = next((one for one in kind.narrower if one.dimension == dimension), None)
             if key is not None:
-                parts.append(element.c[key.column.key] == self.own_bind(key))
+                parts.append(self._own(key, element.c[key.column.key]))
             elif isinstance(kind, Child):
                 continue  # its parent is asked
             elif kind.through is not None:

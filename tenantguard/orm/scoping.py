@@ -18,6 +18,7 @@ from sqlalchemy.sql.elements import Grouping
 from tenantguard.errors import UnclassifiedTable
 from tenantguard.orm.classify import (
     Child,
+    Key,
     Kind,
     Owned,
     Shared,
@@ -27,6 +28,7 @@ from tenantguard.orm.classify import (
     real_table,
 )
 from tenantguard.orm.froms import FromPlan
+from tenantguard.orm.key_types import ExactKeyMixin
 from tenantguard.orm.lifts import READ, WRITE, Lifts
 from tenantguard.orm.predicates import Predicates
 from tenantguard.orm.tables import namesakes
@@ -35,7 +37,7 @@ from tenantguard.orm.vouching import VouchingMixin, refuse
 __all__ = ["ScopingMixin"]
 
 
-class ScopingMixin(VouchingMixin):
+class ScopingMixin(ExactKeyMixin, VouchingMixin):
     """Adds predicates to SELECTs. Mixed in before a dialect's compiler."""
 
     plans: list[FromPlan]
@@ -75,6 +77,13 @@ class ScopingMixin(VouchingMixin):
         if not criteria:
             return tuple(predicates)
         return (Grouping(and_(*criteria)), *predicates)
+
+    def fixed_keys(self, kind: Kind) -> tuple[Key, ...]:
+        """Return the keys of a table that are fixed for the bound identity: the tenant's and what it is narrowed in."""
+        if isinstance(kind, Shared):
+            return ()
+        narrower = tuple(key for key in kind.narrower if key.dimension in self.predicates.narrowed)
+        return (kind.key, *narrower) if isinstance(kind, Owned) else narrower
 
     def row_predicate(self, kind: Owned | Child, element: FromClause) -> ColumnElement[bool] | None:
         """Return the predicate of a table whose rows are read; ``None`` where the barrier is lifted for it."""

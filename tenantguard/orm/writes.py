@@ -16,10 +16,11 @@ from sqlalchemy.sql.util import tables_from_leftmost
 
 from tenantguard.binding import SYSTEM_MODE
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
-from tenantguard.orm.classify import Key, Kind, Owned, Shared, belongs_to_tenants, classify_alone
+from tenantguard.orm.classify import Key, Owned, Shared, belongs_to_tenants, classify_alone
 from tenantguard.orm.lifts import MOVE, WRITE
-from tenantguard.orm.link_writes import LinkingMixin, names_column
+from tenantguard.orm.link_writes import names_column
 from tenantguard.orm.marks import TENANT
+from tenantguard.orm.mysql import MySQLMixin
 from tenantguard.orm.predicates import check_wide, key_value
 from tenantguard.orm.side_effects import refuse_actions, refuse_replacing
 from tenantguard.orm.vouching import refuse
@@ -55,18 +56,11 @@ def _default_fills(column: Column[Any]) -> bool:
     return default is not None and bool(getattr(default, "is_callable", False) or getattr(default, "is_scalar", False))
 
 
-class WritingMixin(LinkingMixin):
+class WritingMixin(MySQLMixin):
     """Adds predicates and checks to INSERT, UPDATE and DELETE. Mixed in before a dialect's compiler."""
 
     checked_binds: list[tuple[BindParameter[Any] | str, Key]]
     """Parameters, as objects or by name, that must hold the bound value of a key in every row."""
-
-    def _keys(self, kind: Kind) -> tuple[Key, ...]:
-        """Return the keys of a table that are fixed for the bound identity: the tenant's and what it is narrowed in."""
-        if isinstance(kind, Shared):
-            return ()
-        narrower = tuple(key for key in kind.narrower if key.dimension in self.predicates.narrowed)
-        return (kind.key, *narrower) if isinstance(kind, Owned) else narrower
 
     def visit_update(self, update_stmt: Any, visiting_cte: Any = None, **kw: Any) -> str:
         return self._scope_dml("update", update_stmt, visiting_cte, kw)
@@ -113,14 +107,14 @@ class WritingMixin(LinkingMixin):
             moving = self.lifts.holds(MOVE, table)
             if moving:
                 self._check_move(table, values, several=several)
-            for fixed in self._keys(self.classify(table)):
+            for fixed in self.fixed_keys(self.classify(table)):
                 if moving and fixed.dimension == TENANT:
                     continue
                 self._check_fixed(fixed, values, several=several)
         for key in values:
             if isinstance(key, Column) and key.table not in tables_from_leftmost(core.table):
                 # Only MySQL's UPDATE of several tables sets columns of the others.
-                for fixed in self._keys(self.classify(key.table)):
+                for fixed in self.fixed_keys(self.classify(key.table)):
                     if key.key == fixed.column.key:
                         raise _expression_refused(fixed)
         if isinstance(core.table, Table):
@@ -204,7 +198,9 @@ class WritingMixin(LinkingMixin):
             for dimension in self.predicates.narrowed - {key.dimension for key in kind.narrower}:
                 if kind.through is None:
                     check_wide(kind, dimension, write=True)
-        by_default = [key for key in self._keys(kind) if self._stamp(core, state, key, in_cte=visiting_cte is not None)]
+        by_default = [
+            key for key in self.fixed_keys(kind) if self._stamp(core, state, key, in_cte=visiting_cte is not None)
+        ]
         self.note_insert_links(core, state)
         with self.planned([core.table], insert=True):
             text = render(_Compiled(state), visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)
@@ -300,7 +296,7 @@ class WritingMixin(LinkingMixin):
                     refuse("an ON CONFLICT clause that sets what is no column's key", mend="Use the keys of table.c.")
             self._refuse_side_effects(table, "update", values)
             scoped = on_conflict._clone()
-            for fixed in self._keys(kind):
+            for fixed in self.fixed_keys(kind):
                 for key, value in values.items():
                     if names_column(key, fixed.column) and not self._is_excluded(value, fixed):
                         raise _expression_refused(fixed)
@@ -325,15 +321,3 @@ class WritingMixin(LinkingMixin):
             and value.name == key.column.name
             and getattr(value.table, "name", "") == "excluded"
         )
-
-    def visit_on_duplicate_key_update(self, on_duplicate: Any, **kw: Any) -> str:
-        """MySQL's upsert has no WHERE, so it could change a row of another tenant that is in the way."""
-        statement: Any = self.stack[-1]["selectable"]
-        kind = self.classify(statement.table)
-        if not self.unscoped and (not isinstance(kind, Shared) or self.links_of(statement.table)):
-            raise StatementRefused(
-                "ON DUPLICATE KEY UPDATE could change a row of another tenant.",
-                mend="Read the row first, then update or insert it.",
-            )
-        text: str = super().visit_on_duplicate_key_update(on_duplicate, **kw)  # type: ignore[misc]
-        return text

@@ -1,15 +1,14 @@
-"""Engines with the barrier, on SQLite and on a real PostgreSQL, with the same rows of two tenants."""
+"""Engines with the barrier, on SQLite and on a real PostgreSQL and MariaDB, with the same rows of two tenants."""
 
 from collections.abc import Iterator
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine
 from sqlalchemy.orm import Session, sessionmaker
-from sqlalchemy.pool import StaticPool
 
 from tenantguard import bind, service_identity, system
-from tenantguard.orm import protect
 from tests.orm.models import Base, Country, Document, Folder, Memo, Tag
+from tests.support.engines import DATABASES, protected_engine
 
 A, B = (service_identity("test", tenant=tenant) for tenant in ("a", "b"))
 
@@ -35,17 +34,11 @@ def seed(engine: Engine) -> None:
             db.add(Document(title=f"{name}4", size=4))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        made = create_engine("sqlite://", poolclass=StaticPool)
-    else:
-        url: str = request.getfixturevalue("postgres_url")
-        made = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    protect(made)
-    seed(made)
-    yield made
-    made.dispose()
+    with protected_engine(request, request.param) as made:
+        seed(made)
+        yield made
 
 
 @pytest.fixture

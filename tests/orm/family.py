@@ -1,13 +1,14 @@
 """Models whose rows hang together: children without a tenant key, links, composite keys, joined inheritance."""
 
-from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, Table
+from sqlalchemy import Column, ForeignKey, ForeignKeyConstraint, String, Table
 from sqlalchemy.orm import DeclarativeBase, Mapped, mapped_column, relationship
 
 from tenantguard.orm import TenantOwned, owned_through, shared, stamp_tenant, tenant_key
+from tenantguard.orm.key_types import TENANT_ID_TYPE
 
 
 class Base(DeclarativeBase):
-    pass
+    type_annotation_map = {str: String(200)}  # MySQL has no strings without a length
 
 
 watchers = Table(
@@ -77,7 +78,7 @@ class Invoice(Base):
 
     __tablename__ = "invoices"
 
-    tenant_id: Mapped[str] = mapped_column(primary_key=True, default=stamp_tenant, info=tenant_key())
+    tenant_id: Mapped[str] = mapped_column(TENANT_ID_TYPE, primary_key=True, default=stamp_tenant, info=tenant_key())
     number: Mapped[int] = mapped_column(primary_key=True)
     total: Mapped[int]
     lines: Mapped[list["Line"]] = relationship(back_populates="invoice")

@@ -9,7 +9,7 @@ from tenantguard.orm import TenantOwned, shared, stamp_tenant, tenant_key
 
 
 class Base(DeclarativeBase):
-    pass
+    type_annotation_map = {str: String(200)}  # MySQL has no strings without a length
 
 
 tags = Table(

@@ -4,17 +4,16 @@ from collections.abc import Callable, Iterator
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine, delete, exists, func, insert, literal, select, update
-from sqlalchemy.dialects import postgresql, sqlite
+from sqlalchemy import Engine, delete, exists, func, insert, literal, select, update
 from sqlalchemy.orm import Session, aliased, joinedload, selectinload
-from sqlalchemy.pool import StaticPool
 
 from tenantguard import bind, system
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, TenantGuardError
-from tenantguard.orm import owned_through, protect
+from tenantguard.orm import owned_through
 from tenantguard.orm.classify import Child, classify_alone
 from tests.orm.conftest import A, B
 from tests.orm.family import Base, Campaign, Comment, Invoice, Line, Person, Project, Setting, Task, watchers
+from tests.support.engines import DATABASES, protected_engine, upsert
 
 
 def seed(engine: Engine) -> None:
@@ -37,17 +36,11 @@ def seed(engine: Engine) -> None:
             db.add(Invoice(number=7, total=first, lines=[Line(id=first, amount=first)]))
 
 
-@pytest.fixture(params=["sqlite", "postgresql"])
+@pytest.fixture(params=DATABASES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    if request.param == "sqlite":
-        made = create_engine("sqlite://", poolclass=StaticPool)
-    else:
-        url: str = request.getfixturevalue("postgres_url")
-        made = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
-    protect(made, metadata=Base.metadata)
-    seed(made)
-    yield made
-    made.dispose()
+    with protected_engine(request, request.param) as made:
+        seed(made)
+        yield made
 
 
 @pytest.fixture
@@ -126,8 +119,8 @@ def test_outer_joins_keep_their_unmatched_rows(db: Session) -> None:
 # --- writing -----------------------------------------------------------------------------------------------
 
 
-def upsert(db: Session) -> Any:
-    return postgresql.insert if db.get_bind().dialect.name == "postgresql" else sqlite.insert
+def put(db: Session, table: Any, rows: Any, set_: Any) -> Any:
+    return db.execute(upsert(db.get_bind().dialect.name, table, rows, set_))
 
 
 def relate(db: Session, **changes: Any) -> None:
@@ -170,24 +163,17 @@ PLANTS: dict[str, Callable[[Session], Any]] = {
     "update child's parent": lambda db: db.execute(update(Task).values(project_id=101)),
     "association": lambda db: db.execute(insert(watchers).values(project_id=1, person_id=101)),
     "association, other side": lambda db: db.execute(insert(watchers).values(project_id=101, person_id=1)),
-    "upsert": lambda db: db.execute(
-        upsert(db)(TASKS)
-        .values(id=1, title="x", project_id=1)
-        .on_conflict_do_update(index_elements=["id"], set_={"assignee_id": 101})
+    "upsert": lambda db: put(db, TASKS, {"id": 1, "title": "x", "project_id": 1}, {"assignee_id": 101}),
+    "upsert expression": lambda db: put(
+        db, TASKS, {"id": 1, "title": "x", "project_id": 1}, {"assignee_id": TASKS.c.id + 100}
     ),
-    "upsert expression": lambda db: db.execute(
-        upsert(db)(TASKS)
-        .values(id=1, title="x", project_id=1)
-        .on_conflict_do_update(index_elements=["id"], set_={"assignee_id": TASKS.c.id + 100})
-    ),
-    "upsert row": lambda db: db.execute(
-        upsert(db)(TASKS).values(id=1, title="x", project_id=101).on_conflict_do_nothing()
-    ),
+    "upsert row": lambda db: put(db, TASKS, {"id": 1, "title": "x", "project_id": 101}, None),
     "self": lambda db: (db.add(Project(name="x", parent_id=101)), db.flush()),
-    "self in one statement with do nothing": lambda db: db.execute(
-        upsert(db)(Project.__table__)
-        .values([{"id": 101, "name": "x", "parent_id": None}, {"id": 9, "name": "y", "parent_id": 101}])
-        .on_conflict_do_nothing()
+    "self in one statement with do nothing": lambda db: put(
+        db,
+        Project.__table__,
+        [{"id": 101, "name": "x", "parent_id": None}, {"id": 9, "name": "y", "parent_id": 101}],
+        None,
     ),
     "shared table": lambda db: (db.add(Setting(name="x", owner_id=101)), db.flush()),
     "joined inheritance": lambda db: db.execute(insert(Campaign.__table__).values(id=101, budget=1)),
@@ -276,11 +262,7 @@ def test_what_is_right_passes(engine: Engine, db: Session) -> None:
         insert(Project.__table__),
         [{"id": 20, "name": "p", "parent_id": None}, {"id": 21, "name": "q", "parent_id": 20}],
     )
-    db.execute(
-        upsert(db)(TASKS)
-        .values(id=1, title="again", project_id=1)
-        .on_conflict_do_update(index_elements=["id"], set_={"title": "again", "assignee_id": 1})
-    )
+    put(db, TASKS, {"id": 1, "title": "again", "project_id": 1}, {"title": "again", "assignee_id": 1})
     db.add(Campaign(id=30, name="c", budget=1))
     db.commit()
     assert db.scalar(select(func.count()).select_from(Task)) == 1206
@@ -290,11 +272,7 @@ def test_what_is_right_passes(engine: Engine, db: Session) -> None:
 
 
 def test_an_upsert_leaves_a_foreign_child_in_the_way_as_it_is(engine: Engine, db: Session) -> None:
-    db.execute(
-        upsert(db)(TASKS)
-        .values(id=101, title="stolen", project_id=1)
-        .on_conflict_do_update(index_elements=["id"], set_={"title": "stolen", "project_id": 1})
-    )
+    put(db, TASKS, {"id": 101, "title": "stolen", "project_id": 1}, {"title": "stolen", "project_id": 1})
     db.commit()
     with bind(B), Session(engine) as other:
         assert other.get(Task, 101).title == "b-task"  # type: ignore[union-attr]

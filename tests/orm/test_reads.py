@@ -2,6 +2,7 @@
 
 import pytest
 from sqlalchemy import and_, exists, func, lambda_stmt, or_, select, true, union_all
+from sqlalchemy.exc import ProgrammingError
 from sqlalchemy.orm import (
     Session,
     aliased,
@@ -85,6 +86,10 @@ def test_a_read_gives_the_tenants_own_rows(name: str, db: Session) -> None:
 
 
 def test_a_full_join_keeps_unmatched_rows_of_the_tenant_on_both_sides(db: Session) -> None:
+    if db.get_bind().dialect.name == "mariadb":  # whose SQL has none
+        with pytest.raises(ProgrammingError, match="FULL OUTER JOIN"):
+            db.execute(select(title, Folder.name).join(Folder, Folder.id == Document.folder_id, full=True))
+        return
     rows = db.execute(select(title, Folder.name).join(Folder, Folder.id == Document.folder_id, full=True)).all()
     assert {tuple(row) for row in rows} == {("a1", "a-folder"), ("a2", "a-folder"), ("a3", "a-folder"), ("a4", None)}
     folder = aliased(Folder)

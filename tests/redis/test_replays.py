@@ -19,7 +19,7 @@ from tenantguard_redis import RedisConnections, RedisReplays
 from tenantguard.errors import ConfigurationError, InvalidProof, StoreUnavailable
 from tenantguard.tokens.dpop import DPoP, Possession
 from tenantguard.tokens.replays import ReplayStore
-from tests.support import redis_server
+from tests.support.apt import find_program
 from tests.support.proofs import Prover, bound_identity
 from tests.support.redis_server import RedisServer
 
@@ -348,7 +348,7 @@ def test_a_missing_redis_that_can_not_be_installed_fails_the_tests(
     monkeypatch.setenv("PATH", str(tmp_path))
     assert shutil.which("redis-server") is None
     with pytest.raises(RuntimeError, match=r"no network"):
-        redis_server.find_redis_server()
+        find_program("redis-server", package="redis-server")
 
 
 def test_a_server_is_gone_when_it_was_stopped_and_keeps_nothing() -> None:

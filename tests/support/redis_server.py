@@ -4,8 +4,6 @@ Where the machine has no redis-server, it is installed from the system's package
 server that the package may have started on Redis's own port is not used.
 """
 
-import fcntl
-import os
 import shutil
 import socket
 import subprocess
@@ -14,42 +12,10 @@ import time
 from pathlib import Path
 from typing import Self
 
+from tests.support.apt import find_program
 from tests.support.server import loopback_socket
 
-__all__ = ["RedisServer", "find_redis_server"]
-
-_INSTALL = (
-    ("apt-get", "update", "--quiet"),
-    ("apt-get", "install", "--quiet", "--yes", "--no-install-recommends", "redis-server"),
-)
-
-
-def find_redis_server() -> str:
-    """Return the path of redis-server, installing it if there is none.
-
-    Raises:
-        RuntimeError: there is none, and it can't be installed.
-    """
-    found = shutil.which("redis-server")
-    if found is not None:
-        return found
-    environment = os.environ | {"DEBIAN_FRONTEND": "noninteractive"}
-    # One test process at a time, since apt allows no more; the later ones find it installed.
-    with Path(tempfile.gettempdir(), "tenantguard-tests-apt.lock").open("w") as lock:
-        fcntl.flock(lock, fcntl.LOCK_EX)
-        for command in _INSTALL:
-            try:
-                subprocess.run(command, check=True, capture_output=True, text=True, timeout=300, env=environment)
-            except (OSError, subprocess.SubprocessError) as fault:
-                shown = getattr(fault, "stderr", None) or fault
-                raise RuntimeError(
-                    "The tests need a redis-server on PATH, and it could not be installed. "
-                    f"Install Redis 6 or newer. {' '.join(command)}: {shown}"
-                ) from fault
-    found = shutil.which("redis-server")
-    if found is None:
-        raise RuntimeError("The package redis-server brought no redis-server on PATH. Install Redis 6 or newer.")
-    return found
+__all__ = ["RedisServer"]
 
 
 class RedisServer:
@@ -60,7 +26,7 @@ class RedisServer:
     """
 
     def __init__(self, *options: str) -> None:
-        self._executable = find_redis_server()
+        self._executable = find_program("redis-server", package="redis-server")
         self._options = options
         self._directory = tempfile.mkdtemp(prefix="tg-redis-")
         self._process: subprocess.Popen[bytes] | None = None

@@ -1,20 +1,12 @@
-"""No read shows another tenant's row, on SQLite and on PostgreSQL."""
+"""No read shows another tenant's row, on any database."""
 
-from collections.abc import Iterator
 from typing import Any
 
 import pytest
 from sqlalchemy import Engine
 
-from tests.orm.attacks.harness import engine_of, verdict
+from tests.orm.attacks.harness import verdict
 from tests.orm.attacks.reads import ATTACKS, COUNTS
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, postgres_module_url: str) -> Iterator[Engine]:
-    made = engine_of(request.param, postgres_module_url)
-    yield made
-    made.dispose()
 
 
 @pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning")
@@ -32,4 +24,8 @@ def test_a_count_is_of_own_rows(engine: Engine, name: str) -> None:
     def count(db: Any) -> int:
         return int(db.scalar(statement))
 
-    assert verdict(engine, count, own=own) == "scoped"
+    found = verdict(engine, count, own=own)
+    if name == "count full" and engine.dialect.name == "mariadb":
+        assert found == "refused (ProgrammingError)"  # its SQL has no FULL JOIN
+    else:
+        assert found == "scoped"

@@ -17,7 +17,7 @@ from tenantguard.orm import TenantOwned, owned_through, shared, stamp_tenant, te
 
 
 class Base(DeclarativeBase):
-    pass
+    type_annotation_map = {str: String(200)}  # MySQL has no strings without a length
 
 
 document_labels = Table(
