@@ -95,8 +95,8 @@ def _tenant_key(key: Column[Any], mends: Mends) -> Iterator[Draft]:
         yield _draft(
             "server-default-on-tenant-key",
             "warning",
-            f"The database fills the tenant key {column_name(key)} by itself, so a row that comes from elsewhere without "
-            "a tenant becomes some tenant's.",
+            f"The database fills the tenant key {column_name(key)} by itself, so a row that comes from elsewhere "
+            "without a tenant becomes some tenant's.",
             "Remove the default of the database; the barrier fills the key.",
             mend,
         )
@@ -239,14 +239,15 @@ def _to_tenants(
     changes = _changes(constraint)
     columns = [element.parent for element in constraint.elements]
     targets = targets_of(constraint)
-    if any(own is subject.key and other is target.key for own, other in zip(columns, targets, strict=True)):
+    key = subject.key
+    if key is not None and any(c is key and t is target.key for c, t in zip(columns, targets, strict=True)):
         if any(str(action or "").upper() in _CHANGES[1:] for action in (constraint.ondelete, constraint.onupdate)):
             yield _draft(
                 "set-null-on-tenant-key",
                 "warning",
-                f"{where} has {changes}, which would empty the tenant key {subject.key.name} as well, so it fails.",
+                f"{where} has {changes}, which would empty the tenant key {key.name} as well, so it fails.",
                 'Name the columns, ondelete="SET NULL (column)", on PostgreSQL 15 and later.',
-                mends.narrow_actions(constraint, subject.key),
+                mends.narrow_actions(constraint, key),
             )
         return
     mend = Mend()
