@@ -73,9 +73,10 @@ class Mends:
             return Mend(note=_PARTITIONED)
         rest = [part for part in index.expressions if not (contained and part is key)]
         create = self._create_index(table, [key, *rest], unique=index.unique, source=index, like=index)
-        if self.name == "mysql" and self._serves_foreign_key(index):
+        needed = self._needed_by_foreign_keys(table, list(index.expressions))
+        if needed and not index.unique:
             return Mend((create,), "The old index stays: a foreign key needs it.")
-        return Mend((create, self._drop_index(index)))
+        return Mend((create, *needed, self._drop_index(index)))
 
     def replace_unique(self, constraint: UniqueConstraint, key: Column[Any]) -> Mend:
         """The same constraint, with the tenant key before its columns."""
@@ -90,7 +91,8 @@ class Mends:
         of_table = self._table(table)
         if self.name == "mysql":
             create = f"CREATE UNIQUE INDEX {self._quote(name)} ON {of_table} ({self._list(columns)})"
-            return Mend((create, f"DROP INDEX {old} ON {of_table}"), note)
+            needed = self._needed_by_foreign_keys(table, list(constraint.columns))
+            return Mend((create, *needed, f"DROP INDEX {old} ON {of_table}"), note)
         create = self._create_index(table, columns, unique=True, source=constraint, name=name, like=constraint)
         later = self._compiler.define_constraint_deferrability(constraint)
         taken = f"ALTER TABLE {of_table} ADD CONSTRAINT {self._quote(name)} UNIQUE USING INDEX {self._quote(name)}"
@@ -107,7 +109,8 @@ class Mends:
         if self.name == "mysql":
             counted = table.autoincrement_column
             index = f", ADD INDEX ({self._list([counted])})" if counted is not None else ""
-            return Mend((f"ALTER TABLE {of_table} DROP PRIMARY KEY, ADD PRIMARY KEY ({self._list(columns)}){index}",))
+            swap = f"DROP PRIMARY KEY, ADD PRIMARY KEY ({self._list(columns)}){index}"
+            return Mend((*self._needed_by_foreign_keys(table, columns[1:]), f"ALTER TABLE {of_table} {swap}"))
         name = self._name("pk", table, columns, table.primary_key)
         old, note = self._existing(table.primary_key, self._default_name(table, (), "pkey"))
         create = self._create_index(table, columns, unique=True, source=table.primary_key, name=name)
@@ -260,12 +263,15 @@ class Mends:
         schema = self._preparer.quote_schema(index.table.schema) + "." if index.table.schema else ""
         return f"DROP INDEX {'CONCURRENTLY ' if self.name == 'postgresql' else ''}{schema}{name}"
 
-    def _serves_foreign_key(self, index: Index) -> bool:
-        assert index.table is not None
-        parts = list(index.expressions)
-        return any(
-            set(parts[: len(one.elements)]) == {element.parent for element in one.elements}
-            for one in index.table.foreign_key_constraints
+    def _needed_by_foreign_keys(self, table: Table, parts: Sequence[Any]) -> tuple[str, ...]:
+        """Return the indexes that MySQL wants for its foreign keys before it drops the one of these parts."""
+        if self.name != "mysql":
+            return ()
+        pointing = [[element.parent for element in one.elements] for one in table.foreign_key_constraints]
+        return tuple(
+            self._create_index(table, columns, unique=False, source=tuple(columns))
+            for columns in pointing
+            if set(parts[: len(columns)]) == set(columns)
         )
 
     def _existing(self, constraint: Any, otherwise: str) -> tuple[str, str]:
