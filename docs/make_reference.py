@@ -120,7 +120,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "orm.md": (
         "Database",
         "The barrier for SQLAlchemy.",
-        ("tenantguard.orm:*",),
+        ("tenantguard.orm:*", "tenantguard.orm.review:*"),
     ),
     "outbound.md": (
         "Outbound calls",
@@ -134,6 +134,7 @@ PUBLIC = (
     "tenantguard",
     "tenantguard.errors",
     "tenantguard.orm",
+    "tenantguard.orm.review",
     "tenantguard.outbound",
     "tenantguard.testing",
     "tenantguard.tokens",

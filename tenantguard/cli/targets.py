@@ -6,12 +6,14 @@ Of its errors only those are shown whose text is made of names; other texts may 
 
 import contextlib
 import importlib
+import os
 import sys
+import sysconfig
 import traceback
 from collections.abc import Iterator
 from pathlib import Path
 from types import ModuleType
-from typing import Any
+from typing import Any, Final
 
 import click
 from sqlalchemy import MetaData
@@ -20,7 +22,9 @@ from tenantguard.errors import TenantGuardError
 
 __all__ = ["importable_from", "metadata_of"]
 
-_TELLING = (ImportError, NameError, SyntaxError, TenantGuardError)
+_HERE: Final = __file__
+_INSTALLED: Final = tuple(sysconfig.get_paths()[name] + os.sep for name in ("stdlib", "purelib", "platlib"))
+_TELLING: Final = (ImportError, NameError, SyntaxError, TenantGuardError)
 """Errors whose text is made of names, and never of values."""
 
 
@@ -79,10 +83,11 @@ def _explained(name: str, error: BaseException) -> str:
         text += f": {getattr(error, 'msg', None) or str(error)}"
     if isinstance(error, SyntaxError):
         return f"{text} ({error.filename}, line {error.lineno})"
-    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if "importlib" not in frame.filename]
-    own = [frame for frame in frames if frame.filename != __file__ and "site-packages" not in frame.filename]
-    if own:
-        text += f" ({own[-1].filename}, line {own[-1].lineno})"
+    frames = [frame for frame in traceback.extract_tb(error.__traceback__) if not frame.filename.startswith("<")]
+    own = [frame for frame in frames if not frame.filename.startswith((_HERE, importlib.__file__, *_INSTALLED))]
+    if own or frames:
+        place = (own or frames)[-1]
+        text += f" ({place.filename}, line {place.lineno})"
     if not telling:
         text += f". Its text is not shown, since it may hold secrets: python -c 'import {name}' shows it."
     return text
