@@ -87,7 +87,9 @@ class Mends:
             return Mend(note=_PARTITIONED)
         columns = [key, *constraint.columns]
         name = self._name("uq", table, columns, constraint)
-        old, note = self._existing(constraint, self._default_name(table, constraint.columns, "key"))
+        include: Sequence[Any] = constraint.dialect_options["postgresql"]["include"] or ()
+        included = [one if isinstance(one, Column) else table.columns[one] for one in include]
+        old, note = self._existing(constraint, self._default_name(table, [*constraint.columns, *included], "key"))
         of_table = self._table(table)
         if self.name == "mysql":
             create = f"CREATE UNIQUE INDEX {self._quote(name)} ON {of_table} ({self._list(columns)})"
@@ -200,10 +202,12 @@ class Mends:
             old,
             f"{table.name}_ibfk_{number}" if self.name == "mysql" else self._default_name(table, old.columns, "fkey"),
         )
+        # MATCH FULL would refuse a foreign key that is NULL beside a tenant key that is not.
+        match = self._compiler.define_constraint_match(old) if len(columns) == len(old.elements) else ""
         add = (
             f"ALTER TABLE {of_table} ADD CONSTRAINT {name} FOREIGN KEY ({self._list(columns)}) "
             f"REFERENCES {self._table(targets[0].table)} ({self._list(targets)})"
-            f"{self._compiler.define_constraint_match(old)}{actions}"
+            f"{match}{actions}"
         )
         if self.name == "mysql":
             return Mend((add, f"ALTER TABLE {of_table} DROP FOREIGN KEY {gone}"), note)

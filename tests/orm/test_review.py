@@ -236,14 +236,42 @@ def test_a_unique_index_with_the_tenant_key_at_another_place_is_started_with_it(
 
 def test_only_foreign_keys_with_both_tenant_keys_side_by_side_are_held_by_the_database() -> None:
     metadata = MetaData()
-    people = Table("people", metadata, number(), key(), UniqueConstraint("tenant_id", "id"))
+    code = Column("code", String(40))
+    people = Table("people", metadata, number(), key(), code, UniqueConstraint("tenant_id", "id"))
     good = Table("good", metadata, number(), key(), Column("p", Integer))
     good.append_constraint(ForeignKeyConstraint(["tenant_id", "p"], [people.c.tenant_id, people.c.id]))
     crossed = Table("crossed", metadata, number(), key(), Column("other", String(40)), Column("p", Integer))
     crossed.append_constraint(ForeignKeyConstraint(["other", "p"], [people.c.tenant_id, people.c.id]))
     Table("plain", metadata, number(), key(), Column("p", ForeignKey(people.c.id)))
-    flagged = {table for name, table in found(metadata) if name == "foreign-key-without-tenant"}
-    assert flagged == {"crossed", "plain"}
+    swapped = Table("swapped", metadata, number(), key(), Column("other", String(40)))
+    swapped.append_constraint(ForeignKeyConstraint(["other", "tenant_id"], [people.c.tenant_id, people.c.code]))
+    flagged = {
+        finding.table: bool(finding.ddl)
+        for finding in review_metadata(metadata).findings
+        if finding.id == "foreign-key-without-tenant"
+    }
+    assert flagged == {"crossed": False, "swapped": False, "plain": True}
+
+
+def test_the_foreign_key_that_makes_a_child_is_no_finding_and_its_others_are() -> None:
+    metadata = MetaData()
+    Table("people", metadata, number(), key())
+    person = Column("person_id", ForeignKey("people.id", ondelete="CASCADE"), nullable=False, index=True)
+    Table("notes", metadata, number(), person, info=owned_through("person_id"))
+    assert found(metadata) == {("generated-key-without-tenant", "notes"), ("generated-key-without-tenant", "people")}
+    Table(
+        "tasks",
+        metadata,
+        number(),
+        Column("person_id", ForeignKey("people.id"), nullable=False, index=True),
+        Column("helper_id", ForeignKey("people.id", ondelete="SET NULL")),
+        info=owned_through("person_id"),
+    )
+    assert {name for name, table in found(metadata) if table == "tasks"} == {
+        "generated-key-without-tenant",
+        "foreign-key-without-tenant",
+        "cascade-across-tenants",
+    }
 
 
 def test_an_integer_key_and_a_string_key_can_not_be_one_foreign_key() -> None:
@@ -353,6 +381,14 @@ def test_a_cascade_from_a_shared_table_is_an_error_since_any_tenant_may_delete_t
 @pytest.mark.parametrize("actions", [{"ondelete": "set null"}, {"onupdate": "CASCADE"}, {"ondelete": "SET DEFAULT"}])
 def test_every_action_that_changes_rows_is_found(actions: dict[str, str]) -> None:
     assert ("cascade-from-shared", "people") in found(with_country(**actions).metadata)
+
+
+def test_shared_rows_may_go_together() -> None:
+    metadata = MetaData()
+    Table("countries", metadata, Column("code", String(2), primary_key=True), info=shared("reference data"))
+    country = Column("country", ForeignKey("countries.code", ondelete="CASCADE"))
+    Table("cities", metadata, number(), country, info=shared("reference data"))
+    assert not found(metadata)
 
 
 def test_a_shared_row_that_points_to_a_tenants_is_found_and_so_is_its_cascade() -> None:

@@ -94,6 +94,60 @@ def test_the_foreign_key_that_is_proposed_keeps_rows_apart_and_empties_only_its_
         assert operator.execute('SELECT tenant_id, lead_id FROM "Order"').fetchall() == [("a", None)]
 
 
+def test_the_new_constraints_have_what_the_old_ones_had(postgres_url: str) -> None:
+    metadata = MetaData()
+    Table("people", metadata, number(), key(), Column("n", Integer))
+    countries = Table("countries", metadata, Column("code", String(2), primary_key=True), info=shared("reference"))
+    later = {"deferrable": True, "initially": "DEFERRED"}
+    Table(
+        "tasks",
+        metadata,
+        number(),
+        key(),
+        Column("p", ForeignKey("people.id", onupdate="SET NULL", ondelete="CASCADE", match="FULL", **later)),
+        Column("n", Integer),
+        Column("country", ForeignKey(countries.c.code, ondelete="CASCADE", match="FULL")),
+        UniqueConstraint("n", postgresql_nulls_not_distinct=True, postgresql_include=["p"], **later),
+    )
+    review = review_metadata(metadata)
+    mends = {finding.id: finding.mend for finding in review.findings if finding.table == "tasks"}
+    assert "ON UPDATE SET NULL is left out" in mends["foreign-key-without-tenant"]
+    engine = create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+    metadata.create_all(engine)
+    engine.dispose()
+    with psycopg.connect(postgres_url, autocommit=True) as operator:
+        for statement in statements(review):
+            operator.execute(statement.encode())
+        made = operator.execute(
+            "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conrelid = 'tasks'::regclass AND contype IN ('f', 'u')"
+        ).fetchall()
+    assert {text for (text,) in made} == {
+        "FOREIGN KEY (tenant_id, p) REFERENCES people(tenant_id, id) ON DELETE CASCADE DEFERRABLE INITIALLY DEFERRED",
+        "FOREIGN KEY (country) REFERENCES countries(code) MATCH FULL",
+        "UNIQUE NULLS NOT DISTINCT (tenant_id, n) INCLUDE (p) DEFERRABLE INITIALLY DEFERRED",
+    }
+
+
+@pytest.mark.parametrize(("table", "column"), [("t" * 50, "c" * 20), ("t" * 20, "c" * 60), ("täble" * 9, "cölumn" * 8)])
+def test_the_names_that_postgresql_gives_are_known(postgres_url: str, table: str, column: str) -> None:
+    metadata = MetaData()
+    Table("people", metadata, number(), key())
+    Table(
+        table,
+        metadata,
+        Column(column + "_id", Integer, primary_key=True),
+        key(),
+        Column(column, Integer, unique=True),
+        Column(f"p_{column}", ForeignKey("people.id")),
+    )
+    engine = create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+    metadata.create_all(engine)
+    engine.dispose()
+    with psycopg.connect(postgres_url, autocommit=True) as operator:
+        for statement in statements(review_metadata(metadata)):
+            operator.execute(statement.encode())
+
+
 @pytest.mark.filterwarnings("ignore:Skipped unsupported reflection of expression-based index")
 def test_sqlite_is_mended_where_it_can_be_and_says_where_not() -> None:
     engine = create_engine("sqlite://", isolation_level="AUTOCOMMIT", poolclass=StaticPool)
