@@ -6,14 +6,16 @@ validated afterwards. SQLite can't change constraints at all, so there are state
 made of the table's and the columns', and are never longer than the database allows.
 """
 
+import functools
 import hashlib
-from collections.abc import Sequence
-from typing import Any, Final, NamedTuple
+from collections.abc import Callable, Sequence
+from typing import Any, Concatenate, Final, NamedTuple, ParamSpec
 
 from sqlalchemy import Column, ForeignKeyConstraint, Index, MetaData, Table, UniqueConstraint
 from sqlalchemy.dialects.mysql.base import MySQLDialect
 from sqlalchemy.dialects.postgresql.base import PGDialect
 from sqlalchemy.dialects.sqlite.base import SQLiteDialect
+from sqlalchemy.exc import CompileError
 from sqlalchemy.schema import CreateIndex
 from sqlalchemy.sql.schema import _copy_expression
 
@@ -26,6 +28,8 @@ DIALECTS: Final[dict[str, Any]] = {
     "sqlite": lambda: SQLiteDialect(paramstyle="named"),
 }
 
+_P = ParamSpec("_P")
+
 _LONGEST: Final = {"postgresql": 63, "mysql": 64}
 _BY_DATABASE: Final = "The models don't name it, so the name is the one that the database gives: check it."
 _REBUILD: Final = "SQLite can't change it in place: rebuild the table, as Alembic's batch_alter_table does."
@@ -37,6 +41,19 @@ class Mend(NamedTuple):
 
     ddl: tuple[str, ...] = ()
     note: str = ""
+
+
+def _or_by_hand(method: "Callable[Concatenate[Mends, _P], Mend]") -> "Callable[Concatenate[Mends, _P], Mend]":
+    """Say so where the models have something that the database does not know, such as a string without a length."""
+
+    @functools.wraps(method)
+    def mend(mends: "Mends", /, *args: _P.args, **kwargs: _P.kwargs) -> Mend:
+        try:
+            return method(mends, *args, **kwargs)
+        except CompileError:
+            return Mend(note=f"SQLAlchemy can't write it for {mends.name}: change it by hand.")
+
+    return mend
 
 
 class Mends:
@@ -53,12 +70,14 @@ class Mends:
         self._compiler = self._dialect.ddl_compiler(self._dialect, None)
         self._taken: dict[tuple[str | None, str], object] = {}
 
+    @_or_by_hand
     def add_index(self, table: Table, columns: Sequence[Column[Any]]) -> Mend:
         """An index of these columns."""
         if self._partitioned(table):
             return Mend(note=_PARTITIONED)
         return Mend((self._create_index(table, columns, unique=False, source=tuple(columns)),))
 
+    @_or_by_hand
     def replace_index(self, index: Index, key: Column[Any], *, contained: bool = False) -> Mend:
         """The same index, starting with the tenant key.
 
@@ -78,6 +97,7 @@ class Mends:
             return Mend((create,), "The old index stays: a foreign key needs it.")
         return Mend((create, *needed, self._drop_index(index)))
 
+    @_or_by_hand
     def replace_unique(self, constraint: UniqueConstraint, key: Column[Any]) -> Mend:
         """The same constraint, with the tenant key before its columns."""
         table = constraint.table
@@ -100,6 +120,7 @@ class Mends:
         taken = f"ALTER TABLE {of_table} ADD CONSTRAINT {self._quote(name)} UNIQUE USING INDEX {self._quote(name)}"
         return Mend((create, taken + later, f"ALTER TABLE {of_table} DROP CONSTRAINT {old}"), note)
 
+    @_or_by_hand
     def replace_primary_key(self, table: Table, key: Column[Any]) -> Mend:
         """The same primary key, with the tenant key before its columns."""
         if self.name == "sqlite":
@@ -119,6 +140,7 @@ class Mends:
         swap = f"DROP CONSTRAINT {old}, ADD CONSTRAINT {self._quote(name)} PRIMARY KEY USING INDEX {self._quote(name)}"
         return Mend((create, f"ALTER TABLE {of_table} {swap}"), note)
 
+    @_or_by_hand
     def replace_foreign_key(
         self, constraint: ForeignKeyConstraint, pair: tuple[Column[Any], Column[Any]], *, has_key: bool
     ) -> Mend:
@@ -147,6 +169,7 @@ class Mends:
         after = self._new_foreign_key(constraint, columns, targets, actions)
         return Mend(before + after.ddl, " ".join(filter(None, (note, after.note))))
 
+    @_or_by_hand
     def without_actions(self, constraint: ForeignKeyConstraint) -> Mend:
         """The same foreign key, which no longer changes rows when those that it points to change."""
         if self.name == "sqlite":
@@ -154,6 +177,7 @@ class Mends:
         columns = [element.parent for element in constraint.elements]
         return self._new_foreign_key(constraint, columns, [element.column for element in constraint.elements], "")
 
+    @_or_by_hand
     def narrow_actions(self, constraint: ForeignKeyConstraint, key: Column[Any]) -> Mend:
         """The same foreign key, which no longer empties the tenant key together with the other columns."""
         if self.name == "sqlite":
@@ -163,6 +187,7 @@ class Mends:
         made = self._new_foreign_key(constraint, columns, [element.column for element in constraint.elements], actions)
         return Mend(made.ddl, " ".join(filter(None, (note, made.note))))
 
+    @_or_by_hand
     def set_not_null(self, column: Column[Any]) -> Mend:
         """The column without NULL."""
         if self.name == "sqlite":
@@ -182,6 +207,7 @@ class Mends:
             )
         )
 
+    @_or_by_hand
     def drop_default(self, column: Column[Any]) -> Mend:
         """The column without a default of the database."""
         if self.name == "sqlite":

@@ -17,8 +17,8 @@ from sqlalchemy import (
 )
 from sqlalchemy.pool import StaticPool
 
-from tenantguard.orm import shared
-from tenantguard.orm.review import Finding, Review, review_metadata
+from tenantguard.orm import shared, tenant_key
+from tenantguard.orm.review import Finding, Review, Severity, review_metadata
 from tests.orm.reviewed import LONG, add_partial_indexes, faulty, key, number, reflected
 
 # --- the DDL, on real databases ------------------------------------------------------------------------------------
@@ -277,3 +277,14 @@ def test_partitioned_tables_are_left_to_people() -> None:
     for finding in review_metadata(metadata).findings:
         assert finding.ddl == ()
         assert "partitioned" in finding.mend
+
+
+def test_what_a_database_does_not_know_is_left_to_people() -> None:
+    metadata = MetaData()
+    Table("countries", metadata, Column("code", String(2), primary_key=True), info=shared("reference"))
+    tenant = Column("tenant_id", String, info=tenant_key(), nullable=True)
+    country = Column("country", ForeignKey("countries.code", ondelete="CASCADE", match="FULL"))
+    Table("rows", metadata, number(), tenant, country)
+    for finding in review_metadata(metadata, dialect="mysql").at_least(Severity.ERROR):
+        assert finding.ddl == ()
+        assert finding.mend.endswith("SQLAlchemy can't write it for mysql: change it by hand.")
