@@ -70,9 +70,11 @@ class ScopedCompiler(WritingMixin):
         self.scope_checks = tuple((name, key, reads) for name, key, reads in scope if name is not None)
         self.write_checks = tuple((name, key) for name, key in write if name is not None)
         self.writes = bool(self.write_checks or self.link_checks or self.null_checks or self.isdelete)
-        self.sound = not (
-            self.mode is not None or self.unscoped or self.baked or self.lifts or isinstance(statement, SAVEPOINTS)
-        )
+        # What the fast way of the execution context compares by itself, and whether that is all.
+        self.plain_names = tuple(name for name, key, reads in self.scope_checks if key.convert is str and not reads)
+        self.more_checks = self.writes or len(self.plain_names) < len(self.scope_checks)
+        sound = not (self.mode is not None or self.unscoped or self.baked or self.lifts)
+        self.sound_text = self.vouched_text if sound and not isinstance(statement, SAVEPOINTS) else None
 
     def _name_of(self, item: Any) -> str | None:
         return item if isinstance(item, str) else self.bind_names.get(item)
