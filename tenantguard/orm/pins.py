@@ -75,14 +75,13 @@ class PinnedIdentityMap(_WeakInstanceDict):
         return super().__contains__(key)
 
     def get(self, key: Any, default: Any = None) -> Any:
-        # Called for every row that becomes an entity.
+        # Called for every row that becomes an entity. Who asks for what is not there goes to the database, and is
+        # looked at there.
+        if key not in self._dict:
+            return default
         if raw_binding() is not self._seen:
             self.check()
-        state = self._dict.get(key)
-        if state is None:
-            return default
-        instance = state.obj()
-        return default if instance is None else instance
+        return super().get(key, default)
 
     def items(self) -> Any:
         self.check()
