@@ -49,7 +49,7 @@ class FromPlan:
         StatementRefused: an element is of an unknown shape.
     """
 
-    __slots__ = ("_derived", "_keep", "_known", "_on", "_predicate", "where")
+    __slots__ = ("_derived", "_keep", "_known", "_on", "_predicate", "full", "where")
 
     def __init__(self, froms: Iterable[FromClause], predicate: Predicate | None) -> None:
         self._predicate = predicate
@@ -57,6 +57,7 @@ class FromPlan:
         self._on: dict[int, list[ColumnElement[bool]]] = {}
         self._derived: dict[int, ColumnElement[bool]] = {}
         self._keep: list[Any] = []  # the sets hold ids, which are only valid while the objects live
+        self.full = False
         self.where: list[ColumnElement[bool]] = []
         for element in froms:
             self.where += self._visit(element, derive=False)
@@ -89,6 +90,7 @@ class FromPlan:
         return [predicate]
 
     def _join(self, join: Join, *, derive: bool) -> list[ColumnElement[bool]]:
+        self.full = self.full or join.full
         derive = derive or join.full
         self._keep.append(join)
         left = self._visit(join.left, derive=derive)

@@ -18,6 +18,7 @@ from sqlalchemy.sql.elements import Grouping
 
 from tenantguard.context import raw_binding
 from tenantguard.orm.classify import Child, Owned
+from tenantguard.orm.defects import loses_criteria_of_unions
 from tenantguard.orm.froms import FromPlan
 from tenantguard.orm.vouching import VouchingMixin, refuse
 
@@ -107,6 +108,11 @@ class ScopingMixin(VouchingMixin):
             )
         self.vouch_for_parts(select.get_children(), froms)
         with self.planned(froms) as plan:
+            if plan.full and loses_criteria_of_unions(self.dialect, self.stack):
+                refuse(
+                    "a FULL JOIN in a UNION, on an SQLite that loses the criteria beside it",
+                    mend="Select it by a statement of its own, or use SQLite 3.45 or newer.",
+                )
             if plan.where:
                 scoped = select._clone()
                 scoped._where_criteria = self.scope_where(select._where_criteria, plan.where)
