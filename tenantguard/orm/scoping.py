@@ -50,12 +50,16 @@ class ScopingMixin(VouchingMixin):
     baked: bool
 
     def scope_where(self, criteria: tuple[Any, ...], predicates: list[ColumnElement[bool]]) -> tuple[Any, ...]:
-        """Return the author's criteria, in parentheses, and the predicates beside them."""
+        """Return the predicates, and after them the author's criteria in parentheses.
+
+        Databases that evaluate criteria in their order then do not evaluate the author's on rows of others, where
+        they could fail: an error would tell of such a row.
+        """
         if not predicates:
             return criteria
         if not criteria:
             return tuple(predicates)
-        return (Grouping(and_(*criteria)), *predicates)
+        return (*predicates, Grouping(and_(*criteria)))
 
     def tenant_bind(self, owned: Owned) -> BindParameter[Any]:
         """Return the parameter that holds the tenant when the statement runs: one per statement and key type."""
@@ -125,7 +129,7 @@ class ScopingMixin(VouchingMixin):
         predicates = self.plans[-1].on(join) if self.plans else []
         if predicates:
             scoped = join._clone()
-            scoped.onclause = and_(Grouping(join.onclause), *predicates)
+            scoped.onclause = and_(*predicates, Grouping(join.onclause))
             join = scoped
         return super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kwargs)
 

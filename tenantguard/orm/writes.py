@@ -209,7 +209,7 @@ class WritingMixin(LinkingMixin):
                 scoped.update_whereclause = (
                     predicate
                     if on_conflict.update_whereclause is None
-                    else and_(Grouping(on_conflict.update_whereclause), predicate)
+                    else and_(predicate, Grouping(on_conflict.update_whereclause))
                 )
         text: str = super().visit_on_conflict_do_update(on_conflict, **kw)  # type: ignore[misc]
         return text
