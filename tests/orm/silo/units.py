@@ -128,6 +128,8 @@ class SessionWriter(StatementWriter):
             number = f", {at[0]}" if model == "Reply" else ""
             word = CANARY_UID if self.chance(0.1) else "A-uid"
             return f'("{word}-{at[0]}", {at[1]}{number})'
+        if model == "Event":
+            return self.random.choice(("'A-event-1'", "'A-event-2'", f"'{CANARY_UID.replace('uid', 'event')}-1'"))
         tenant = "b" if self.chance(0.08) else "a"
         return f'("{tenant}", {51 if self.chance(0.05) else self.random.randint(1, _KEYS[model][1])})'
 
@@ -215,7 +217,7 @@ class SessionWriter(StatementWriter):
             ("Folder", f"one.children.append(Folder(id={self.value('new')}, name={self.value('fresh')}))"), ("Tag", "one.label = 'A-renamed'"),
             ("Tag", "one.documents = one.documents[:1]"), ("Note", "one.text = 'A changed'"), ("Note", "one.replies = []"),
             ("Note", f"one.document = db.get(Document, {self.key('Document')})"), ("Entry", "one.amount = (one.amount or 0) + 1"),
-            ("Country", "one.area += 1"), ("Report", "one.pages += 1"), ("Contract", "one.worth = None"), ("Memo", "one.priority = 9"),
+            ("Event", "one.level = 5"), ("Country", "one.area += 1"), ("Report", "one.pages += 1"), ("Contract", "one.worth = None"), ("Memo", "one.priority = 9"),
             ("Report", "one.title = 'A report'"),
         ))  # fmt: skip
         return (
@@ -225,7 +227,20 @@ class SessionWriter(StatementWriter):
     def delete_object(self) -> str:
         """Delete an object with its cascades."""
         model = self.random.choice(
-            ("Document", "Document", "Report", "Contract", "Memo", "Note", "Reply", "Tag", "Entry", "Folder", "Person")
+            (
+                "Document",
+                "Document",
+                "Report",
+                "Contract",
+                "Memo",
+                "Note",
+                "Reply",
+                "Tag",
+                "Entry",
+                "Event",
+                "Folder",
+                "Person",
+            )
         )
         return f"one = db.get({model}, {self.key(model)})\nif one is not None:\n    db.delete(one)\n    db.flush()\nresult = one is None"
 
