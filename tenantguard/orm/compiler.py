@@ -24,15 +24,12 @@ class ScopedCompiler(WritingMixin):
     vouched_text: str = ""
 
     def __init__(self, dialect: Any, statement: Any, *args: Any, **kwargs: Any) -> None:
-        self.in_system = current_system() is not None
-        # Without a statement it renders the parts of DDL, which the execution context allows in system contexts only.
-        self.unscoped = self.in_system or statement is None
-        self.plans = []
-        self.tenant_binds = {}
-        self.checked_binds = []
-        self.noted_links = []
-        self.baked = False
+        self._begin(statement, fenced=False)
         super().__init__(dialect, statement, *args, **kwargs)
+        if self.met_child and self.met_failing and dialect.name == "postgresql":
+            self.__dict__.clear()
+            self._begin(statement, fenced=True)
+            super().__init__(dialect, statement, *args, **kwargs)
         self.vouched_text = getattr(self, "string", "")
         # A parameter that did not become one stands in the text as a value.
         scope = [(self.bind_names.get(bind), convert) for bind, convert in self.tenant_binds.values()]
@@ -47,6 +44,17 @@ class ScopedCompiler(WritingMixin):
         self.write_checks = tuple((name, convert) for name, convert in write if name is not None)
         self.writes = bool(self.write_checks or self.link_checks or getattr(self, "isdelete", False))
         self.sound = not (self.in_system or self.unscoped or self.baked or isinstance(statement, SAVEPOINTS))
+
+    def _begin(self, statement: Any, *, fenced: bool) -> None:
+        self.in_system = current_system() is not None
+        # Without a statement it renders the parts of DDL, which the execution context allows in system contexts only.
+        self.unscoped = self.in_system or statement is None
+        self.fenced, self.met_child, self.met_failing = fenced, False, False
+        self.plans = []
+        self.tenant_binds = {}
+        self.checked_binds = []
+        self.noted_links = []
+        self.baked = False
 
 
 def scoped_compiler(base: type[SQLCompiler], functions: frozenset[str]) -> type[Any]:

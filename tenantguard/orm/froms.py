@@ -43,16 +43,27 @@ class FromPlan:
     Args:
         froms: its elements, after correlation.
         predicate: makes the predicate of one table or alias; ``None`` for the target of an INSERT, which has none.
+        fence: whether child tables are replaced by derived tables too.
+        target: what an UPDATE or DELETE changes, which can't be replaced.
 
     Raises:
         UnclassifiedTable: a table is neither owned nor shared.
         StatementRefused: an element is of an unknown shape.
     """
 
-    __slots__ = ("_derived", "_keep", "_known", "_on", "_predicate", "full", "where")
+    __slots__ = ("_derived", "_fence", "_keep", "_known", "_on", "_predicate", "_target", "full", "where")
 
-    def __init__(self, froms: Iterable[FromClause], predicate: Predicate | None) -> None:
+    def __init__(
+        self,
+        froms: Iterable[FromClause],
+        predicate: Predicate | None,
+        *,
+        fence: bool = False,
+        target: FromClause | None = None,
+    ) -> None:
         self._predicate = predicate
+        self._fence = fence
+        self._target = target
         self._known: set[int] = set()
         self._on: dict[int, list[ColumnElement[bool]]] = {}
         self._derived: dict[int, ColumnElement[bool]] = {}
@@ -84,7 +95,7 @@ class FromPlan:
         if isinstance(owned, Shared) or self._predicate is None:
             return []
         predicate = self._predicate(owned, element)
-        if derive:
+        if derive or (self._fence and isinstance(owned, Child) and element is not self._target):
             self._derived[id(element)] = predicate
             return []
         return [predicate]

@@ -13,12 +13,14 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, select, tuple_
+from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, case, false, select, tuple_
 from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.selectable import TableSample
 
 from tenantguard.context import raw_binding
 from tenantguard.orm.classify import Child, Owned
 from tenantguard.orm.defects import loses_criteria_of_unions
+from tenantguard.orm.failing import can_fail
 from tenantguard.orm.froms import FromPlan
 from tenantguard.orm.vouching import VouchingMixin, refuse
 
@@ -48,6 +50,10 @@ class ScopingMixin(VouchingMixin):
     plans: list[FromPlan]
     tenant_binds: dict[object, tuple[BindParameter[Any], Callable[[str], object]]]
     baked: bool
+    fenced: bool
+    """Whether child tables are rendered so that the database applies their predicate before all else."""
+    met_child: bool
+    met_failing: bool
 
     def scope_where(self, criteria: tuple[Any, ...], predicates: list[ColumnElement[bool]]) -> tuple[Any, ...]:
         """Return the predicates, and after them the author's criteria in parentheses.
@@ -60,6 +66,16 @@ class ScopingMixin(VouchingMixin):
         if not criteria:
             return tuple(predicates)
         return (*predicates, Grouping(and_(*criteria)))
+
+    def note_failing(self, parts: Iterable[Any]) -> None:
+        """Note whether a statement has criteria that can fail (`tenantguard.orm.failing`)."""
+        self.met_failing = self.met_failing or can_fail(parts)
+
+    def guard_where(self, criteria: tuple[Any, ...], predicates: list[ColumnElement[bool]]) -> tuple[Any, ...]:
+        """Return criteria such that the author's are evaluated where the predicates hold, and nowhere else."""
+        if not predicates or not criteria:
+            return self.scope_where(criteria, predicates)
+        return (case((and_(*predicates), and_(*criteria)), else_=false()),)
 
     def tenant_bind(self, owned: Owned) -> BindParameter[Any]:
         """Return the parameter that holds the tenant when the statement runs: one per statement and key type."""
@@ -76,6 +92,7 @@ class ScopingMixin(VouchingMixin):
     def predicate(self, owned: Owned | Child, element: FromClause) -> ColumnElement[bool]:
         """Return the predicate of a table that belongs to tenants, in the words of the alias that it goes by."""
         if isinstance(owned, Child):
+            self.met_child = True
             # The inner SELECT is scoped as it compiles, as any other is. It is not correlated, so that it means the
             # same in every clause.
             parent = owned.parent.alias()
@@ -86,9 +103,11 @@ class ScopingMixin(VouchingMixin):
         return column == self.tenant_bind(owned)
 
     @contextmanager
-    def planned(self, froms: Iterable[FromClause], *, insert: bool = False) -> Iterator[FromPlan]:
+    def planned(
+        self, froms: Iterable[FromClause], *, insert: bool = False, target: FromClause | None = None
+    ) -> Iterator[FromPlan]:
         """Plan a FROM list, for the time in which its statement is rendered."""
-        plan = FromPlan(froms, None if insert else self.predicate)
+        plan = FromPlan(froms, None if insert else self.predicate, fence=self.fenced, target=target)
         self.plans.append(plan)
         try:
             yield plan
@@ -111,6 +130,8 @@ class ScopingMixin(VouchingMixin):
                 text, select, compile_state, inner_columns, froms, byfrom, toplevel, kwargs
             )
         self.vouch_for_parts(select.get_children(), froms)
+        # The outermost columns are computed when all rows are chosen; a nested one may become a criterion.
+        self.note_failing([*select._where_criteria, *froms, *(() if toplevel else select._raw_columns)])
         with self.planned(froms) as plan:
             if plan.full and loses_criteria_of_unions(self.dialect, self.stack):
                 refuse(
@@ -148,15 +169,22 @@ class ScopingMixin(VouchingMixin):
 
     def visit_alias(self, alias: Any, asfrom: bool = False, **kwargs: Any) -> str:
         text = super().visit_alias(alias, asfrom=asfrom, **kwargs)
-        if asfrom and not self.unscoped and self.plans:
-            predicate = self.plans[-1].derived(alias)
-            if predicate is not None:
-                return self._derived_table(text, predicate, super().visit_alias(alias, ashint=True))
-        return text
+        return self._derived_alias(alias, text) if asfrom and not isinstance(alias, TableSample) else text
+
+    def visit_tablesample(self, tablesample: Any, asfrom: bool = False, **kwargs: Any) -> str:
+        text = super().visit_tablesample(tablesample, asfrom=asfrom, **kwargs)
+        return self._derived_alias(tablesample, text) if asfrom else text
+
+    def _derived_alias(self, alias: Any, text: str) -> str:
+        predicate = self.plans[-1].derived(alias) if self.plans and not self.unscoped else None
+        return (
+            text if predicate is None else self._derived_table(text, predicate, super().visit_alias(alias, ashint=True))
+        )
 
     def _derived_table(self, text: str, predicate: ColumnElement[bool], name: str) -> str:
-        # Every part was rendered and quoted by the dialect's compiler.
-        return f"(SELECT * FROM {text} WHERE {self.process(predicate)}) AS {name}"  # noqa: S608
+        # Every part was rendered and quoted by the dialect's compiler. PostgreSQL moves no criteria past an OFFSET.
+        fence = " OFFSET 0" if self.fenced else ""
+        return f"(SELECT * FROM {text} WHERE {self.process(predicate)}{fence}) AS {name}"  # noqa: S608
 
     def visit_bindparam(self, bindparam: Any, *args: Any, **kwargs: Any) -> str:
         if (kwargs.get("literal_binds") or kwargs.get("literal_execute")) and any(

@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.util import tables_from_leftmost
 
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
-from tenantguard.orm.classify import Owned, Shared, classify
+from tenantguard.orm.classify import Child, Owned, Shared, classify
 from tenantguard.orm.link_writes import LinkingMixin, names_column
 from tenantguard.orm.scoping import tenant_value
 
@@ -75,9 +75,12 @@ class WritingMixin(LinkingMixin):
         self.vouch_for_parts(core.get_children(), froms)
         if kind == "update":
             self._check_assignments(core, state, several=bool(state._extra_froms))
-        with self.planned(froms) as plan:
+        self.note_failing([*core._where_criteria, *froms])
+        guarded = self.fenced and isinstance(classify(targets[0]), Child)
+        with self.planned(froms, target=core.table) as plan:
             scoped = core._clone()
-            scoped._where_criteria = self.scope_where(core._where_criteria, plan.where)
+            scope = self.guard_where if guarded else self.scope_where
+            scoped._where_criteria = scope(core._where_criteria, plan.where)
             state.statement = scoped
             return render(_Compiled(state), visiting_cte=visiting_cte, **kw)
 
