@@ -51,7 +51,7 @@ class FromPlan:
         StatementRefused: an element is of an unknown shape.
     """
 
-    __slots__ = ("_derived", "_fence", "_keep", "_known", "_on", "_predicate", "_target", "full", "where")
+    __slots__ = ("_derived", "_fence", "_keep", "_known", "_on", "_predicate", "_target", "full", "guard", "where")
 
     def __init__(
         self,
@@ -69,6 +69,7 @@ class FromPlan:
         self._derived: dict[int, ColumnElement[bool]] = {}
         self._keep: list[Any] = []  # the sets hold ids, which are only valid while the objects live
         self.full = False
+        self.guard = False
         self.where: list[ColumnElement[bool]] = []
         for element in froms:
             self.where += self._visit(element, derive=False)
@@ -95,7 +96,9 @@ class FromPlan:
         if isinstance(owned, Shared) or self._predicate is None:
             return []
         predicate = self._predicate(owned, element)
-        if derive or (self._fence and isinstance(owned, Child) and element is not self._target):
+        fence = self._fence and isinstance(owned, Child)
+        self.guard = self.guard or (fence and element is self._target)
+        if derive or (fence and element is not self._target):
             self._derived[id(element)] = predicate
             return []
         return [predicate]

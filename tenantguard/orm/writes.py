@@ -14,7 +14,7 @@ from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.util import tables_from_leftmost
 
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
-from tenantguard.orm.classify import Child, Owned, Shared, classify
+from tenantguard.orm.classify import Owned, Shared, classify
 from tenantguard.orm.link_writes import LinkingMixin, names_column
 from tenantguard.orm.scoping import tenant_value
 
@@ -76,10 +76,9 @@ class WritingMixin(LinkingMixin):
         if kind == "update":
             self._check_assignments(core, state, several=bool(state._extra_froms))
         self.note_failing([*core._where_criteria, *froms])
-        guarded = self.fenced and isinstance(classify(targets[0]), Child)
         with self.planned(froms, target=core.table) as plan:
             scoped = core._clone()
-            scope = self.guard_where if guarded else self.scope_where
+            scope = self.guard_where if plan.guard else self.scope_where
             scoped._where_criteria = scope(core._where_criteria, plan.where)
             state.statement = scoped
             return render(_Compiled(state), visiting_cte=visiting_cte, **kw)

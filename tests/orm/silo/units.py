@@ -78,6 +78,8 @@ class SessionWriter(StatementWriter):
         text = f"select({source.name}){where}" + (f".options({', '.join(options)})" if options else "")
         if self.chance(0.2) and source.name != "Country":
             text += ".execution_options(populate_existing=True)"
+        if self.chance(0.1) and "joinedload" not in text:
+            text += f".with_for_update({self.pick(**{'': 1, f'of={source.name}': 1})})"
         name = self.let("w", text)
         walk = ", ".join(f"one.{key}" for key in walked)
         return f"kept = db.scalars({name}).unique().all()\nresult = [(one, {walk}) for one in kept]"
