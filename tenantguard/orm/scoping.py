@@ -156,14 +156,17 @@ class ScopingMixin(VouchingMixin):
 
     def visit_table(self, table: Any, asfrom: bool = False, enclosing_alias: Any = None, **kwargs: Any) -> str:
         text = super().visit_table(table, asfrom=asfrom, enclosing_alias=enclosing_alias, **kwargs)
-        if self.unscoped or not text:
-            return text
+        if self.unscoped or not text or (kwargs.get("ashint") and not asfrom):
+            return text  # FOR UPDATE OF names what FROM has
         aliased = enclosing_alias is not None and enclosing_alias.element is table
         if not self.plans or not self.plans[-1].knows(enclosing_alias if aliased else table):
             refuse(f"the table {table.name!r} in an unexpected place")
         if asfrom and not aliased and (predicate := self.plans[-1].derived(table)) is not None:
             if table.schema is not None:
-                refuse("a FULL JOIN of a table with a schema", mend="Give the table an alias: aliased(Model).")
+                refuse(
+                    "a table with a schema in a FULL JOIN, or a child table of one beside criteria that can fail",
+                    mend="Give the table an alias: aliased(Model).",
+                )
             return self._derived_table(text, predicate, self.preparer.quote(table.name))
         return text
 

@@ -124,6 +124,12 @@ def test_core_connections_are_scoped(db: Session) -> None:
     assert sorted(db.connection().execute(select(documents.c.title)).scalars()) == OWN
 
 
+def test_rows_are_locked_by_the_name_of_their_table(db: Session) -> None:
+    statement = select(Document).join(Document.folder).with_for_update(of=Document)
+    assert len(db.scalars(statement).all()) == 3
+    assert len(db.scalars(select(other).with_for_update(of=other)).all()) == 4
+
+
 def test_a_full_join_in_a_union_gives_no_row_of_others(db: Session) -> None:
     """SQLite before 3.45 reads the criteria of one part as those of the other's FULL JOIN; there it is refused."""
     full = select(Folder.name).select_from(Folder).join(other, other.folder_id == Folder.id, full=True)
