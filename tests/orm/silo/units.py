@@ -82,7 +82,8 @@ class SessionWriter(StatementWriter):
             text += f".with_for_update({self.pick(**{'': 1, f'of={source.name}': 1})})"
         name = self.let("w", text)
         walk = ", ".join(f"one.{key}" for key in walked)
-        return f"kept = db.scalars({name}).unique().all()\nresult = [(one, {walk}) for one in kept]"
+        ordered = "key=lambda one: repr(inspect(one).identity)"
+        return f"kept = sorted(db.scalars({name}).unique().all(), {ordered})\nresult = [(one, {walk}) for one in kept]"
 
     def eager_joined(self) -> str:
         """Join a relationship by hand, and fill it from the rows."""
@@ -200,8 +201,8 @@ class SessionWriter(StatementWriter):
         change = self.random.choice((
             "one.title = 'A changed'", "one.size += 1", f"one.folder = db.get(Folder, {self.key('Folder')})",
             "one.folder = None", f"one.owner = db.get(Person, {self.key('Person')})", "one.notes = []",
-            f"one.notes.append(Note(position={self.value('new')}, text={self.literal('str', 0.1)}))", "one.notes[:] = one.notes[:1]",
-            f"one.tags.append(Tag(id={self.value('new')}, label='{self.value('fresh')[1:-1]}'))", "one.tags = one.tags[1:]",
+            f"one.notes.append(Note(position={self.value('new')}, text={self.literal('str', 0.1)}))", "one.notes[:] = sorted(one.notes, key=lambda note: note.position)[:1]",
+            f"one.tags.append(Tag(id={self.value('new')}, label='{self.value('fresh')[1:-1]}'))", "one.tags = sorted(one.tags, key=lambda tag: tag.id)[1:]",
             f"one.watchers = [db.get_one(Person, ('a', {self.random.randint(1, 3)}))]", f"one.folder_id = {self.value('folder?')}",
             f"one.owner_id = {self.value('person?')}", "one.tenant_id = 'b'", f"one.id = {self.value('new')}",
             f"one.made = {self.literal('date')}", "one.size = Document.size * 2", "one.size = select(func.max(Document.size)).scalar_subquery()",
@@ -214,10 +215,10 @@ class SessionWriter(StatementWriter):
     def change_other(self) -> str:
         """Change objects of the other classes."""
         model, change = self.random.choice((
-            ("Person", "one.name = 'A renamed'"), ("Person", "one.documents = one.documents[1:]"), ("Person", "one.country_code = 'FR'"),
+            ("Person", "one.name = 'A renamed'"), ("Person", "one.documents = sorted(one.documents, key=lambda document: document.id)[1:]"), ("Person", "one.country_code = 'FR'"),
             ("Folder", "one.rank = 5"), ("Folder", f"one.parent = db.get(Folder, {self.key('Folder')})"), ("Folder", "one.documents = []"),
             ("Folder", f"one.children.append(Folder(id={self.value('new')}, name={self.value('fresh')}))"), ("Tag", "one.label = 'A-renamed'"),
-            ("Tag", "one.documents = one.documents[:1]"), ("Note", "one.text = 'A changed'"), ("Note", "one.replies = []"),
+            ("Tag", "one.documents = sorted(one.documents, key=lambda document: document.id)[:1]"), ("Note", "one.text = 'A changed'"), ("Note", "one.replies = []"),
             ("Note", f"one.document = db.get(Document, {self.key('Document')})"), ("Entry", "one.amount = (one.amount or 0) + 1"),
             ("Event", "one.level = 5"), ("Country", "one.area += 1"), ("Report", "one.pages += 1"), ("Contract", "one.worth = None"), ("Memo", "one.priority = 9"),
             ("Report", "one.title = 'A report'"),
