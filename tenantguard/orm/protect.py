@@ -17,12 +17,14 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm import sessionmaker as sqlalchemy_sessionmaker
 
 from tenantguard.errors import ConfigurationError
+from tenantguard.orm.attached import install_attachment_checks
 from tenantguard.orm.caches import ModeCache, install_mode_caches
 from tenantguard.orm.compiler import scoped_compiler
 from tenantguard.orm.connections import guard_last_steps, guard_pool, starting_up
 from tenantguard.orm.execution import scoped_execution
 from tenantguard.orm.identifiers import guard_identifiers
 from tenantguard.orm.pins import install_session_pins
+from tenantguard.orm.results import install_result_checks
 from tenantguard.orm.strangers import install_stranger_check
 
 __all__ = ["async_sessionmaker", "is_protected", "protect", "sessionmaker"]
@@ -32,6 +34,7 @@ _E = TypeVar("_E", Engine, AsyncEngine)
 
 install_stranger_check()
 install_mode_caches()
+install_result_checks()
 
 
 def is_protected(engine: Engine | AsyncEngine) -> bool:
@@ -72,6 +75,7 @@ def protect(engine: _E, *, functions: Iterable[str] = ()) -> _E:
         dialect.statement_compiler.allowed_functions |= allowed
         return engine
     install_session_pins()
+    install_attachment_checks()
     starting: set[int] = set()
     dialect.statement_compiler = scoped_compiler(dialect.statement_compiler, allowed)
     dialect.execution_ctx_cls = scoped_execution(dialect.execution_ctx_cls, starting)
