@@ -14,7 +14,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from tenantguard import bind, service_identity, system
 from tenantguard.errors import TenantGuardError
@@ -47,12 +47,13 @@ def engine_of(kind: str, postgres_url: str, directory: Path | None = None) -> En
         if directory is None:
             made, side = create_engine("sqlite://", poolclass=StaticPool), ":memory:"
         else:
-            made = create_engine(f"sqlite:///{directory}/main.db", poolclass=QueuePool, pool_size=20)
+            made = create_engine(f"sqlite:///{directory}/main.db", connect_args={"timeout": 0.2}, pool_size=20)
             side = f"{directory}/side.db"
 
         @event.listens_for(made, "connect")
         def attach(connection: Any, _record: Any) -> None:
             connection.execute(f"ATTACH '{side}' AS {SIDE}")
+            connection.execute("PRAGMA synchronous = OFF")  # of all attached: nothing here outlives the test
 
     protect(made)
     seed(made)
