@@ -32,8 +32,14 @@ class ScopedCompiler(WritingMixin):
         self.checked_binds = []
         self.noted_links = []
         self.relied_ctes = []
+        self.named_tables = set()
+        self.cte_names = set()
         self.baked = False
+        if not self.unscoped:
+            self.vouch_for_root(statement)
         super().__init__(dialect, statement, *args, **kwargs)
+        if not self.unscoped:
+            self.refuse_shadowed_tables(self.named_tables)
         self.vouched_text = getattr(self, "string", "")
         # A parameter that did not become one stands in the text as a value.
         scope = [(self.bind_names.get(bind), convert) for bind, convert in self.tenant_binds.values()]

@@ -20,6 +20,7 @@ from tenantguard.errors import (
     UnprotectedEngine,
 )
 from tenantguard.orm.compiler import SAVEPOINTS, ScopedCompiler
+from tenantguard.orm.connections import GuardedCursor, vouch
 from tenantguard.orm.links import Link, LinkCheck, foreign_link, missing_rows
 from tenantguard.orm.pins import pin_of
 from tenantguard.orm.results import ScopedResult
@@ -41,14 +42,14 @@ class ScopedExecution(_Context):
 
     starting: ClassVar[set[int]]
     """Connections on which the dialect is finding out what the server can do."""
-    vouched: tuple[Any, Any] | None = None
-    """The text and the parameters that may be executed; ``None`` where any may."""
+    vouched: tuple[Any, Any, Any] | None = None
+    """The text and the parameters that may be executed, with a copy of these; ``None`` where any may."""
     binding: Binding | None = None
     """What was bound when it ran."""
 
     def create_cursor(self) -> Any:
         self._dbapi_connection = self._dbapi_connection.dbapi_connection  # type: ignore[assignment]
-        return super().create_cursor()  # the pooled connection's own cursors are for system contexts
+        return GuardedCursor(super().create_cursor())  # the pooled connection's own cursors are for system contexts
 
     def pre_exec(self) -> None:
         try:
@@ -77,7 +78,7 @@ class ScopedExecution(_Context):
         super().pre_exec()
         if scoped:
             # Parameters may be replaced by the dialect's own pre_exec, so they are noted after it.
-            self.vouched = (self.statement, self.parameters if self.executemany else self.parameters[0])
+            vouch(self, self.statement, self.parameters if self.executemany else self.parameters[0])
 
     def _setup_result_proxy(self) -> Any:
         result = super()._setup_result_proxy()
@@ -103,7 +104,7 @@ class ScopedExecution(_Context):
         compiled: Any = self.compiled
         if compiled is not None and isinstance(getattr(compiled, "statement", None), SAVEPOINTS):
             _forget_known_rows(self.root_connection)
-            return False
+            return True
         if self.starting and id(self.root_connection) in self.starting:
             return False
         if binding is None:

@@ -26,6 +26,7 @@ from tenantguard.orm.identifiers import guard_identifiers
 from tenantguard.orm.pins import install_session_pins
 from tenantguard.orm.results import install_result_checks
 from tenantguard.orm.strangers import install_stranger_check
+from tenantguard.orm.vouching import install_construct_check
 
 __all__ = ["async_sessionmaker", "is_protected", "protect", "sessionmaker"]
 
@@ -35,6 +36,7 @@ _E = TypeVar("_E", Engine, AsyncEngine)
 install_stranger_check()
 install_mode_caches()
 install_result_checks()
+install_construct_check()
 
 
 def is_protected(engine: Engine | AsyncEngine) -> bool:

@@ -46,15 +46,17 @@ class ScopingMixin(VouchingMixin):
 
     plans: list[FromPlan]
     tenant_binds: dict[object, tuple[BindParameter[Any], Callable[[str], object]]]
+    named_tables: set[str]
     baked: bool
 
     def scope_where(self, criteria: tuple[Any, ...], predicates: list[ColumnElement[bool]]) -> tuple[Any, ...]:
-        """Return the author's criteria, in parentheses, and the predicates beside them."""
+        """Return the predicates, and the author's criteria, in parentheses, beside them."""
         if not predicates:
             return criteria
         if not criteria:
             return tuple(predicates)
-        return (Grouping(and_(*criteria)), *predicates)
+        # First, so that a database that keeps the order asks nothing else of a row of another tenant.
+        return (*predicates, Grouping(and_(*criteria)))
 
     def tenant_bind(self, owned: Owned) -> BindParameter[Any]:
         """Return the parameter that holds the tenant when the statement runs: one per statement and key type."""
@@ -119,17 +121,19 @@ class ScopingMixin(VouchingMixin):
         predicates = self.plans[-1].on(join) if self.plans else []
         if predicates:
             scoped = join._clone()
-            scoped.onclause = and_(Grouping(join.onclause), *predicates)
+            scoped.onclause = and_(*predicates, Grouping(join.onclause))
             join = scoped
         return super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kwargs)
 
     def visit_table(self, table: Any, asfrom: bool = False, enclosing_alias: Any = None, **kwargs: Any) -> str:
         text = super().visit_table(table, asfrom=asfrom, enclosing_alias=enclosing_alias, **kwargs)
-        if self.unscoped or not text:
+        if self.unscoped or not text or kwargs.get("ashint"):
             return text
         aliased = enclosing_alias is not None and enclosing_alias.element is table
         if not self.plans or not self.plans[-1].knows(enclosing_alias if aliased else table):
             refuse(f"the table {table.name!r} in an unexpected place")
+        if table.schema is None:
+            self.named_tables.add(table.name.lower())
         if asfrom and not aliased and (predicate := self.plans[-1].derived(table)) is not None:
             if table.schema is not None:
                 refuse("a FULL JOIN of a table with a schema", mend="Give the table an alias: aliased(Model).")

@@ -89,6 +89,7 @@ ASKING: Final = (_asking_table, _asking_insert)
 
 
 def install_stranger_check() -> None:
-    """Let every table of the process ask who renders it."""
-    Table._compiler_dispatch = _asking_table  # type: ignore[method-assign]
-    Insert._compiler_dispatch = _asking_insert  # type: ignore[method-assign]
+    """Let every table of the process ask who renders it, also after a rendering of ``@compiles`` was taken back."""
+    for kind, asking in ((Table, _asking_table), (Insert, _asking_insert)):
+        for name in ("_compiler_dispatch", "_original_compiler_dispatch"):
+            setattr(kind, name, asking)
