@@ -83,8 +83,8 @@ OWN: dict[str, tuple[Attack, Any]] = {
     "a session that was closed": (_closed_and_used, 5),
     "a session over many requests": (_requests, 15),
     "frozen results": (_frozen, (5, 5, 5)),
-    "objects between sessions": (_moved, ("a-folder", "a-folder", 3)),
-    "savepoints": (_nested, ["a-label", "kept"]),
+    "objects between sessions": (_moved, ("A-folder", "A-folder", 3)),
+    "savepoints": (_nested, ["A-label", "kept"]),
     "a thread with a copied context": (_thread_of_own, 5),
     "a tenant inside of a system block": (_system_then_tenant, 5),
     "streams": (
@@ -96,7 +96,7 @@ OWN: dict[str, tuple[Attack, Any]] = {
         lambda db: from_cache(
             lambda state: (str(state.statement), "a" if everything_of(state) else "b"), lambda state, frozen: frozen()
         )(db),
-        ["a-document-0", "a-document-1", "a-document-2", "a-memo", "a-report"],
+        ["A-document-0", "A-document-1", "A-document-2", "A-memo", "A-report"],
     ),
 }
 
