@@ -3,20 +3,15 @@
 The public names, and nothing else. Start with `TenantGuard` and `TenantGuardMiddleware`.
 """
 
-from tenantguard.context import (
-    Credential,
-    bind,
-    current_actor,
-    current_identity,
-    current_tenant,
-    system,
-)
+from tenantguard.binding import Credential
+from tenantguard.context import bind, current_actor, current_identity, current_tenant
 from tenantguard.errors import TenantGuardError
 from tenantguard.guard import TenantGuard
 from tenantguard.identity import Actor, ActorType, Identity, Tenant, TenantStatus, service_identity
 from tenantguard.middleware import TenantGuardMiddleware
 from tenantguard.orm import TenantOwned, owned_through, shared
 from tenantguard.outbound import Destination, TokenExchange
+from tenantguard.permits import allow_raw, read_tenants, system
 from tenantguard.resource_metadata import ProtectedResource
 from tenantguard.scopes import check_authentication, check_scopes, required_scopes, requires
 from tenantguard.tenancy import StaticTenants, TenantDirectory, TenantFromHeader, TenantFromHost, TenantFromPath
@@ -69,6 +64,7 @@ __all__ = [
     "TenantStatus",
     "TokenExchange",
     "TokenVerifier",
+    "allow_raw",
     "auth0",
     "bind",
     "check_authentication",
@@ -84,6 +80,7 @@ __all__ = [
     "oidc",
     "okta",
     "owned_through",
+    "read_tenants",
     "required_scopes",
     "requires",
     "service_identity",

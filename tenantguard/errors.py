@@ -286,7 +286,20 @@ class SuspendedTenant(TenantRefused):
 
 
 class BarrierError(TenantGuardError):
-    """A statement or a write that the barrier refuses. Status 500: the app's code is wrong, not its caller."""
+    """A statement or a write that the barrier refuses. Status 500: the app's code is wrong, not its caller.
+
+    `shape` tells which statement it was, by its kind and its tables, where that is known.
+    """
+
+    shape: str | None = None
+
+    def within(self, shape: str) -> "BarrierError":
+        """Return the same error with the statement's shape in its text."""
+        if self.shape is None:
+            self.shape = shape
+            text = f"{self.message} (In {'an' if shape[:1] in 'AEIOU' else 'a'} {shape}.)"
+            self.args = (f"{text} {self.mend}" if self.mend else text,)
+        return self
 
 
 class UnclassifiedTable(BarrierError):

@@ -129,9 +129,14 @@ class TenantGuard:
 
     # --- the database --------------------------------------------------------------------------------------
 
-    def protect(self, engine: _E) -> _E:
-        """Protect an engine, and return it: every statement through it is scoped to the bound tenant or refused."""
-        return orm.protect(engine)
+    def protect(self, engine: _E, **options: Any) -> _E:
+        """Protect an engine, and return it: every statement through it is scoped to the bound tenant or refused.
+
+        Args:
+            engine: an `sqlalchemy.Engine` or `AsyncEngine`.
+            options: ``metadata`` and ``functions``, see `tenantguard.orm.protect`.
+        """
+        return orm.protect(engine, **options)
 
     def sessionmaker(self, engine: Engine, **options: Any) -> "sessionmaker[Session]":
         """Protect an engine and return SQLAlchemy's ``sessionmaker`` for it, which takes the same options."""

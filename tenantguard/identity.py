@@ -11,8 +11,9 @@ a cache with 100,000 of them does not lengthen a collection. They never hold the
 
 import re
 import unicodedata
+from collections.abc import Mapping
 from enum import StrEnum
-from typing import Final
+from typing import Any, Final
 
 import msgspec
 
@@ -180,6 +181,8 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         prior_actors: earlier actors of a delegated token, the latest first. History only: they decide
             no access (RFC 8693, section 4.1).
         scopes: OAuth scopes (RFC 6749, section 3.3).
+        dimensions: what the right is narrowed to inside the tenant, as pairs of a declared dimension and a value, for
+            example ``(("workspace", "w1"),)``. Empty where it is as wide as the tenant.
         authorization_details: RFC 9396 details.
         issuer: the token's ``iss``; ``None`` where the app itself declared the identity.
         audience: the token's ``aud`` values.
@@ -205,6 +208,7 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     tenant: Tenant | None = None
     prior_actors: tuple[Actor, ...] = ()
     scopes: frozenset[str] = frozenset()
+    dimensions: tuple[tuple[str, str], ...] = ()
     authorization_details: tuple[AuthorizationDetail, ...] = ()
     issuer: str | None = None
     audience: tuple[str, ...] = ()
@@ -227,9 +231,18 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
             raise TypeError("Identity.tenant must be a Tenant or None.")
         if not isinstance(self.scopes, frozenset):
             raise TypeError("Identity.scopes must be a frozenset of str.")
-        for name in ("prior_actors", "authorization_details", "audience", "amr"):
+        for name in ("prior_actors", "dimensions", "authorization_details", "audience", "amr"):
             if not isinstance(getattr(self, name), tuple):
                 raise TypeError(f"Identity.{name} must be a tuple.")
+        if self.dimensions:
+            _check_dimensions(self.dimensions)
+
+    def narrowed_to(self, dimension: str) -> str | None:
+        """Return the value that the right is narrowed to in a dimension; ``None`` where it is as wide as the tenant."""
+        for name, value in self.dimensions:
+            if name == dimension:
+                return value
+        return None
 
     @property
     def chain(self) -> tuple[Actor, ...]:
@@ -248,13 +261,31 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         return self.scopes.issuperset(required)
 
 
-def service_identity(name: str, *, tenant: str | Tenant, scopes: frozenset[str] | set[str] = frozenset()) -> Identity:
+def _check_dimensions(dimensions: tuple[Any, ...]) -> None:
+    names = set()
+    for pair in dimensions:
+        if not isinstance(pair, tuple) or len(pair) != 2 or not isinstance(pair[0], str) or not pair[0]:
+            raise TypeError('Identity.dimensions must be pairs of texts, for example (("workspace", "w1"),).')
+        if pair[0] in names or pair[0] == "tenant":
+            raise TypeError("Identity.dimensions must name each dimension once, and not the tenant.")
+        names.add(pair[0])
+        validate_tenant_id(pair[1])
+
+
+def service_identity(
+    name: str,
+    *,
+    tenant: str | Tenant,
+    scopes: frozenset[str] | set[str] = frozenset(),
+    dimensions: Mapping[str, str] | None = None,
+) -> Identity:
     """Return the identity of the app itself, for scripts and scheduled work in one tenant.
 
     Args:
         name: the service's name, for example ``"invoice-run"``.
         tenant: the tenant or its id.
         scopes: what it may do.
+        dimensions: what it is narrowed to inside the tenant, for example ``{"workspace": "w1"}``.
 
     Raises:
         InvalidTenantId: the tenant id is not usable.
@@ -264,4 +295,10 @@ def service_identity(name: str, *, tenant: str | Tenant, scopes: frozenset[str] 
         raise ValueError('A service identity needs a name, for example service_identity("invoice-run", tenant="acme").')
     service = Actor(id=name, type=ActorType.SERVICE)
     bound = tenant if isinstance(tenant, Tenant) else Tenant(id=tenant)
-    return Identity(subject=service, actor=service, tenant=bound, scopes=frozenset(scopes))
+    return Identity(
+        subject=service,
+        actor=service,
+        tenant=bound,
+        scopes=frozenset(scopes),
+        dimensions=tuple((dimensions or {}).items()),
+    )

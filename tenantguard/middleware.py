@@ -19,7 +19,8 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from tenantguard.admission import Admission, Verifier
 from tenantguard.bearer import PresentedToken, read_authorization, read_subprotocol
-from tenantguard.context import Binding, Credential, bind, enter_binding, leave_binding
+from tenantguard.binding import Binding, Credential, enter_binding, leave_binding
+from tenantguard.context import bind
 from tenantguard.errors import (
     ConfigurationError,
     InvalidRequest,

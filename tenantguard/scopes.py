@@ -15,7 +15,7 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import time
 from typing import Any, Final, TypeVar, cast
 
-from tenantguard.context import current_binding
+from tenantguard.binding import current_binding
 from tenantguard.errors import ConfigurationError, InsufficientAuthentication, InsufficientScope, MissingCredential
 from tenantguard.identity import Identity
 

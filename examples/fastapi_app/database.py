@@ -5,8 +5,9 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from sqlalchemy.orm import Session
 
 from examples.fastapi_app.models import Base, Comment, Document, Folder, Language
-from tenantguard.context import bind, system
+from tenantguard.context import bind
 from tenantguard.identity import service_identity
+from tenantguard.permits import system
 
 _DRIVERS = {"sqlite": ("sqlite+aiosqlite", "sqlite"), "postgresql": ("postgresql+asyncpg", "postgresql+psycopg")}
 

@@ -1,28 +1,26 @@
-"""Compiled caches in which a statement of a system context never meets that of a tenant.
+"""Compiled caches in which a statement of one mode never meets that of another.
 
-A statement has two compiled forms, scoped and unscoped. The engine's cache keeps them apart, and so do the caches that
-each mapper has for the unit of work. A cache of the user's own may not: what comes out of it in the wrong form is
-refused by the execution context.
+A statement has one compiled form for each mode: for one tenant, for an identity that is narrowed, for a set of tenants,
+for a system context. The engine's cache keeps them apart, and so do the caches that each mapper has for the unit of
+work. A cache of the user's own may not: what comes out of it in the wrong form is refused by the execution context.
 """
 
-from typing import Any, Final
+from typing import Any
 
 from sqlalchemy.orm import Mapper
 from sqlalchemy.util import HasMemoized, LRUCache
 
-from tenantguard.context import raw_binding
+from tenantguard.binding import current_binding, raw_binding
 
 __all__ = ["ModeCache", "install_mode_caches"]
 
-_SYSTEM: Final = object()
-
 
 class ModeCache(LRUCache[Any, Any]):
-    """A compiled cache with two rooms."""
+    """A compiled cache with a room for each mode."""
 
     def get(self, key: Any, default: Any = None) -> Any:
         binding = raw_binding()
-        item = self._data.get(key if binding is None or binding.system is None else (key, _SYSTEM))
+        item = self._data.get(key if binding is None or binding.mode is None else _room(key))
         if item is None:
             return default
         item[2][0] = self._inc_counter()
@@ -36,8 +34,8 @@ class ModeCache(LRUCache[Any, Any]):
 
 
 def _room(key: Any) -> Any:
-    binding = raw_binding()
-    return key if binding is None or binding.system is None else (key, _SYSTEM)
+    binding = current_binding()
+    return key if binding is None or binding.mode is None else (key, binding.mode)
 
 
 def _compiled_cache(self: Any) -> ModeCache:

@@ -1,61 +1,91 @@
 """What a table is to the barrier: owned by tenants, a child of such a table, or shared; nothing else may be touched.
 
-The classification stands on the table itself: a column marked as the tenant key makes it owned, `owned_through` in its
-``info`` makes it a child, and `shared` makes it shared, with the reason written beside it. A table without any of these
-(forgotten, reflected, made by hand with ``sqlalchemy.table()``, from another ``MetaData``) is unclassified, and every
-statement that names it is refused: a new table never starts its life unprotected.
+The classification is read from the marks on the table (`tenantguard.orm.marks`). A table without any (forgotten,
+reflected, made by hand with ``sqlalchemy.table()``) is unclassified, and every statement that names it is refused: a
+new table never starts its life unprotected.
+
+A class, once read, is for good. A table that changes its class, its name or its key's name at run time is refused, and
+so is one of two tables of the same name that are classified differently: one of them would be a way round the other.
 """
 
 from collections.abc import Callable
-from typing import Any, Final, final
+from typing import Any, Final, NamedTuple, TypeAlias, final
+from weakref import WeakKeyDictionary
 
 from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table
 from sqlalchemy.exc import NoReferenceError
-from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.sql.annotation import Annotated
 
-from tenantguard.context import current_binding
 from tenantguard.errors import ConfigurationError, UnclassifiedTable
-from tenantguard.orm.key_types import TENANT_ID_TYPE, converter_of
+from tenantguard.orm.key_types import converter_of
+from tenantguard.orm.marks import INFO, TENANT, WIDE, KeyMark, OwnedMark, Shared, ThroughMark, Wide
+from tenantguard.orm.tables import generation, namesakes
 
 __all__ = [
+    "NO_GLOBAL",
     "Child",
+    "Key",
+    "Kind",
     "Owned",
     "Shared",
-    "TenantOwned",
+    "belongs_to_tenants",
     "check_metadata",
     "classify",
-    "owned_through",
-    "shared",
-    "stamp_tenant",
-    "tenant_key",
+    "classify_alone",
+    "real_table",
 ]
 
-_INFO: Final = "tenantguard"
+NO_GLOBAL: Final = object()
+"""The key's value of rows for everybody, where there are none."""
 
 
 @final
-class _TenantKey:
-    """The mark on a tenant key column. One object, so that nothing that merely looks like it is taken for it."""
+class Key(NamedTuple):
+    """A column that says whose a row is.
 
-    def __repr__(self) -> str:
-        return "TENANT_KEY"
+    Args:
+        column: the column.
+        convert: makes its value from an id; raises ValueError where the id does not fit.
+        dimension: ``"tenant"``, or a dimension inside it.
+    """
 
-    def __deepcopy__(self, memo: object) -> "_TenantKey":
-        return self
-
-
-_TENANT_KEY: Final = _TenantKey()
+    column: Column[Any]
+    convert: Callable[[str], object]
+    dimension: str
 
 
 @final
 class Owned:
-    """An owned table: every row belongs to the tenant that its key column names."""
+    """An owned table: every row belongs to the tenant that its key column names.
 
-    __slots__ = ("column", "convert")
+    Args:
+        key: the tenant key.
+        narrower: the keys of dimensions inside the tenant.
+        everyone: the key's value of rows for everybody; ``None`` is NULL, `NO_GLOBAL` means that there are none.
+        through: the parent through which it is narrowed in dimensions of which it has no key.
+        wide: the dimensions that it is open in.
+    """
 
-    def __init__(self, column: Column[Any], convert: Callable[[str], object]) -> None:
-        self.column = column
-        self.convert = convert
+    __slots__ = ("everyone", "key", "narrower", "through", "wide")
+
+    def __init__(
+        self, key: Key, narrower: tuple[Key, ...], everyone: object, through: "Child | None", wide: Wide | None
+    ) -> None:
+        self.key = key
+        self.narrower = narrower
+        self.everyone = everyone
+        self.through = through
+        self.wide = wide
+
+    @property
+    def column(self) -> Column[Any]:
+        """The tenant key's column."""
+        return self.key.column
+
+    @property
+    def convert(self) -> Callable[[str], object]:
+        """Makes the tenant key's value from a tenant's id."""
+        return self.key.convert
 
 
 @final
@@ -65,13 +95,23 @@ class Child:
     Args:
         columns: the columns of the foreign key.
         targets: the parent's columns that they point to.
+        narrower: keys of dimensions inside the tenant, of its own.
+        wide: the dimensions that it is open in.
     """
 
-    __slots__ = ("columns", "targets")
+    __slots__ = ("columns", "narrower", "targets", "wide")
 
-    def __init__(self, columns: tuple[Column[Any], ...], targets: tuple[Column[Any], ...]) -> None:
+    def __init__(
+        self,
+        columns: tuple[Column[Any], ...],
+        targets: tuple[Column[Any], ...],
+        narrower: tuple[Key, ...],
+        wide: Wide | None,
+    ) -> None:
         self.columns = columns
         self.targets = targets
+        self.narrower = narrower
+        self.wide = wide
 
     @property
     def parent(self) -> Table:
@@ -81,113 +121,207 @@ class Child:
         return table
 
 
-@final
-class _Through:
-    """The mark on a child table."""
-
-    __slots__ = ("names",)
-
-    def __init__(self, names: tuple[str, ...]) -> None:
-        self.names = names
-
-    def __repr__(self) -> str:
-        return f"owned_through({', '.join(map(repr, self.names))})"
-
-    def __deepcopy__(self, memo: object) -> "_Through":
-        return self
+Kind: TypeAlias = Owned | Child | Shared
 
 
-@final
-class Shared:
-    """A table whose rows belong to no tenant, by declaration.
+class _Known(NamedTuple):
+    """What was read from a table, and what it was read from."""
 
-    Args:
-        reason: why everybody may see its rows.
-    """
-
-    __slots__ = ("reason",)
-
-    def __init__(self, reason: str) -> None:
-        self.reason = reason
-
-    def __repr__(self) -> str:
-        return f"Shared({self.reason!r})"
+    kind: Kind
+    mark: object
+    names: tuple[object, ...]
 
 
-def shared(reason: str) -> dict[str, object]:
-    """Declare a table to be shared by all tenants: ``__table_args__ = {"info": shared("countries: reference data")}``.
+_known: Final[WeakKeyDictionary[Table, _Known]] = WeakKeyDictionary()
+_compared: Final[WeakKeyDictionary[Table, int]] = WeakKeyDictionary()
 
-    Rows of a shared table are read and written unscoped by every tenant.
 
-    Args:
-        reason: why that is right, in words that an auditor understands.
+def real_table(table: Any) -> Any:
+    """Return the table of which an annotated copy was made, as the ORM does."""
+    while isinstance(table, Annotated):
+        table = table._Annotated__element  # type: ignore[attr-defined]
+    return table
+
+
+def classify(table: object) -> Kind:
+    """Return what a table is to the barrier: owned by its key, owned through its parent, or shared.
 
     Raises:
-        ConfigurationError: the reason is empty.
+        UnclassifiedTable: it is neither owned nor shared, or is no `sqlalchemy.Table` at all.
+        ConfigurationError: the marks contradict each other, the key can't serve, the table has changed its class or
+            name, or another table of its name is classified differently.
     """
-    if not isinstance(reason, str) or not reason.strip():
-        raise ConfigurationError(
-            "shared() needs a reason in words.", mend='For example: shared("countries: reference data").'
-        )
-    return {_INFO: Shared(reason.strip())}
+    kind = classify_alone(table)
+    own: Table = real_table(table)
+    if _compared.get(own) != generation():
+        _compare_namesakes(own, kind)
+        _compared[own] = generation()
+    return kind
 
 
-def owned_through(*parent: str) -> dict[str, object]:
-    """Declare a table to belong to its parent's tenant: ``__table_args__ = {"info": owned_through("documents")}``.
-
-    For tables without a tenant key of their own. Its rows are read where the parent's row is the tenant's; the parent
-    of a row that is written must be the tenant's. It works at any depth. Tables of joined inheritance, whose primary
-    key points to the parent's, need no declaration.
-
-    Args:
-        parent: the parent table's name, or the names of the columns of the foreign key, which must be NOT NULL.
+def classify_alone(table: object) -> Kind:
+    """Do the same without a look at other tables of the same name.
 
     Raises:
-        ConfigurationError: no name is given.
+        UnclassifiedTable: see `classify`.
+        ConfigurationError: see `classify`, except for the last.
     """
-    if not parent or not all(isinstance(name, str) and name for name in parent):
-        raise ConfigurationError(
-            "owned_through() needs the parent's table or the foreign key's columns.",
-            mend='For example owned_through("documents") or owned_through("document_id").',
+    table = real_table(table)
+    if not isinstance(table, Table):
+        name = getattr(table, "name", type(table).__name__)
+        raise UnclassifiedTable(
+            f"The table {name!r} is known by its name alone, so the barrier can't tell whose rows it holds.",
+            mend="Use the mapped class or the Table of your MetaData.",
         )
-    return {_INFO: _Through(parent)}
+    known = _known.get(table)
+    if known is not None and known.mark is _mark_of(table) and known.names == _names(table, known.kind):
+        return known.kind
+    kind = _read(table)
+    if known is not None and (
+        _signature(kind) != _signature(known.kind) or known.names[:2] != (str(table.name), table.schema)
+    ):
+        raise ConfigurationError(
+            f"The table {table.name!r} has changed its class or its name after it was used.",
+            mend="Declare it once, where it is made.",
+        )
+    _known[table] = _Known(kind, _mark_of(table), _names(table, kind))
+    return kind
 
 
-def stamp_tenant() -> str | None:
-    """Return the bound tenant's id, as the default of tenant key columns; ``None`` where none is bound.
-
-    It never raises: the barrier refuses the statement itself, with a clear error, if the value is missing.
-    """
-    binding = current_binding()
-    if binding is None or binding.system is not None or binding.identity is None or binding.identity.tenant is None:
-        return None
-    return binding.identity.tenant.id
-
-
-def tenant_key() -> dict[str, object]:
-    """Mark a column of your own as the tenant key: ``mapped_column(ForeignKey("orgs.id"), info=tenant_key())``.
-
-    The column must be NOT NULL, of a string, integer or UUID type. The barrier fills it on insert.
-    """
-    return {_INFO: _TENANT_KEY}
+def belongs_to_tenants(table: object) -> bool:
+    """True if the rows of a table belong to tenants, or if its marks are such that nobody can tell."""
+    if not isinstance(table, Table):
+        return False
+    try:
+        return not isinstance(classify_alone(table), Shared)
+    except UnclassifiedTable:
+        return False  # of another library's engine
+    except ConfigurationError:
+        return True
 
 
-class TenantOwned:
-    """Mixin of models whose every row belongs to one tenant. The declaration is the whole opt-in.
+def _mark_of(table: Table) -> object:
+    return table.info.get(INFO) or table.metadata.info.get(INFO)
 
-    It adds the column ``tenant_id``, indexed, filled on insert with the bound tenant and unchangeable after.
-    """
 
-    tenant_id: Mapped[str] = mapped_column(
-        TENANT_ID_TYPE, default=stamp_tenant, index=True, nullable=False, info={_INFO: _TENANT_KEY}
+def _names(table: Table, kind: Kind) -> tuple[object, ...]:
+    own = () if isinstance(kind, Shared) else (kind.key.column.name,) if isinstance(kind, Owned) else ()
+    return (str(table.name), table.schema, len(table.columns), len(table.foreign_key_constraints), *own)
+
+
+def _signature(kind: Kind) -> tuple[object, ...]:
+    if isinstance(kind, Shared):
+        return ("shared",)
+    if isinstance(kind, Owned):
+        return ("owned", kind.column.name, *(key.column.name for key in kind.narrower))
+    return ("child", *(column.name for column in kind.columns), kind.parent.name)
+
+
+def _compare_namesakes(table: Table, kind: Kind) -> None:
+    """Refuse the table if another one of its name is classified differently."""
+    for other in namesakes(table):
+        try:
+            theirs = classify_alone(other)
+        except (UnclassifiedTable, ConfigurationError, NoReferenceError):
+            continue  # nothing passes through it
+        if _signature(theirs) != _signature(kind) and not isinstance(theirs, Shared):
+            raise ConfigurationError(
+                f"Two tables are named {table.name!r}, and they say differently whose rows they hold.",
+                mend="If they are one table, classify both alike. If they are in two databases, tell each engine its "
+                "own: protect(engine, metadata=Base.metadata).",
+            )
+
+
+def _read(table: Table) -> Kind:
+    mark = table.info.get(INFO)
+    keys = {
+        column.info[INFO].dimension: column for column in table.columns if isinstance(column.info.get(INFO), KeyMark)
+    }
+    marked = sum(isinstance(column.info.get(INFO), KeyMark) for column in table.columns)
+    if marked > len(keys):
+        raise ConfigurationError(
+            f"The table {table.name!r} has several keys of one dimension.", mend="Mark one column for each."
+        )
+    global_rows: Any = keys[TENANT].info[INFO].global_rows if TENANT in keys else False
+    if mark is None and TENANT not in keys and (rule := table.metadata.info.get(INFO)) is not None:
+        mark = (rule(table) or {}).get(INFO)
+    if isinstance(mark, OwnedMark):
+        if keys:
+            raise _contradiction(table, "owned()", keys)
+        keys, global_rows = _named(table, mark), mark.global_rows
+    if isinstance(mark, Shared):
+        if keys:
+            raise _contradiction(table, "shared()", keys)
+        return mark
+    wide = table.info.get(WIDE)
+    narrower = tuple(
+        Key(column, converter_of(table.name, column), name) for name, column in keys.items() if name != TENANT
+    )
+    through = mark if isinstance(mark, ThroughMark) else None
+    if TENANT not in keys:
+        child = _child(table, through, narrower, wide)
+        if child is not None:
+            return child
+        raise UnclassifiedTable(
+            f"The table {table.name!r} is neither owned by tenants nor shared.",
+            mend="Make its model TenantOwned, mark its tenant column with info=tenant_key(), or declare it with "
+            'info=owned_through("parent") or info=shared("why").',
+        )
+    column = keys[TENANT]
+    everyone = _everyone(table, column, global_rows)
+    if column.nullable and everyone is not None:
+        raise ConfigurationError(
+            f"The table {table.name!r} has the tenant key {column.name!r}, which may be NULL.",
+            mend="Have it nullable=False, or tenant_key(global_rows=True) if rows without a tenant are for everybody.",
+        )
+    convert = converter_of(table.name, column)
+    if everyone is not NO_GLOBAL and everyone is not None:
+        convert = _other_than(convert, everyone)
+    parent = _child(table, through, (), None) if through is not None else None
+    return Owned(Key(column, convert, TENANT), narrower, everyone, parent, wide if isinstance(wide, Wide) else None)
+
+
+def _contradiction(table: Table, mark: str, keys: dict[str, Column[Any]]) -> ConfigurationError:
+    names = ", ".join(repr(column.name) for column in keys.values())
+    return ConfigurationError(
+        f"The table {table.name!r} is declared {mark} and has the key {names}.", mend="Remove one of the two."
     )
 
 
-def _target_name(constraint: ForeignKeyConstraint) -> str:
-    return constraint.elements[0].target_fullname.split(".")[-2]
+def _named(table: Table, mark: OwnedMark) -> dict[str, Column[Any]]:
+    missing = [name for name in mark.columns.values() if name not in table.columns]
+    if missing:
+        raise ConfigurationError(
+            f"The table {table.name!r} is {mark!r}, and has no column {', '.join(map(repr, missing))}.",
+            mend="Name the column that holds the tenant.",
+        )
+    return {dimension: table.columns[name] for dimension, name in mark.columns.items()}
 
 
-def _child(table: Table, mark: _Through | None) -> Child | None:
+def _everyone(table: Table, column: Column[Any], global_rows: Any) -> object:
+    if global_rows is False:
+        return NO_GLOBAL
+    if global_rows is True:
+        if not column.nullable:
+            raise ConfigurationError(
+                f"The tenant key of {table.name!r} marks rows for everybody by NULL, and may not be NULL.",
+                mend="Have it nullable=True, or give the value that marks them: tenant_key(global_rows='*').",
+            )
+        return None
+    return global_rows
+
+
+def _other_than(convert: Callable[[str], object], everyone: object) -> Callable[[str], object]:
+    def checked(tenant_id: str) -> object:
+        value = convert(tenant_id)
+        if value == everyone:
+            raise ValueError("the value that marks rows for everybody is no tenant")
+        return value
+
+    return checked
+
+
+def _child(table: Table, mark: ThroughMark | None, narrower: tuple[Key, ...], wide: Any) -> Child | None:
     """Return the table as a child, if it is declared to be one, or is an extension of its parent's rows.
 
     Raises:
@@ -200,10 +334,7 @@ def _child(table: Table, mark: _Through | None) -> Child | None:
         constraints = [one for one in constraints if own and {e.parent for e in one.elements} == own]
     else:
         constraints = [
-            one
-            for one in constraints
-            if set(mark.names) == set(one.column_keys)
-            or mark.names == (one.elements[0].target_fullname.split(".")[-2],)
+            one for one in constraints if set(mark.names) == set(one.column_keys) or mark.names == (_target(one),)
         ]
         if len(constraints) != 1:
             raise ConfigurationError(
@@ -218,11 +349,11 @@ def _child(table: Table, mark: _Through | None) -> Child | None:
             )
         try:
             targets = tuple(element.column for element in constraint.elements)
-            parent = classify(targets[0].table)
+            parent = classify_alone(targets[0].table)
         except (NoReferenceError, UnclassifiedTable):
             continue
         if not isinstance(parent, Shared) and targets[0].table is not table:
-            return Child(columns, targets)
+            return Child(columns, targets, narrower, wide if isinstance(wide, Wide) else None)
     if mark is not None:
         raise ConfigurationError(
             f"The table {table.name!r} is {mark!r}, which belongs to no tenant.",
@@ -231,54 +362,20 @@ def _child(table: Table, mark: _Through | None) -> Child | None:
     return None
 
 
-def classify(table: object) -> Owned | Child | Shared:
-    """Return what a table is to the barrier: owned by its key, owned through its parent, or shared.
-
-    Raises:
-        UnclassifiedTable: it is neither owned nor shared, or is no `sqlalchemy.Table` at all.
-        ConfigurationError: the marks contradict each other or the key can't serve.
-    """
-    if not isinstance(table, Table):
-        name = getattr(table, "name", type(table).__name__)
-        raise UnclassifiedTable(
-            f"The table {name!r} is known by its name alone, so the barrier can't tell whose rows it holds.",
-            mend="Use the mapped class or the Table of your MetaData.",
-        )
-    mark = table.info.get(_INFO)
-    keys = [column for column in table.columns if column.info.get(_INFO) is _TENANT_KEY]
-    if isinstance(mark, Shared):
-        if keys:
-            raise ConfigurationError(
-                f"The table {table.name!r} is declared shared and has the tenant key {keys[0].name!r}.",
-                mend="Remove one of the two.",
-            )
-        return mark
-    if not keys:
-        child = _child(table, mark if isinstance(mark, _Through) else None)
-        if child is not None:
-            return child
-        raise UnclassifiedTable(
-            f"The table {table.name!r} is neither owned by tenants nor shared.",
-            mend="Make its model TenantOwned, mark its tenant column with info=tenant_key(), or declare it with "
-            'info=owned_through("parent") or info=shared("why").',
-        )
-    key = keys[0]
-    if len(keys) > 1 or key.nullable:
-        fault = "has several tenant keys" if len(keys) > 1 else f"has the tenant key {key.name!r}, which may be NULL"
-        raise ConfigurationError(f"The table {table.name!r} {fault}.", mend="Have one tenant key, nullable=False.")
-    return Owned(key, converter_of(table.name, key))
+def _target(constraint: ForeignKeyConstraint) -> str:
+    return constraint.elements[0].target_fullname.split(".")[-2]
 
 
-def check_metadata(metadata: MetaData) -> None:
-    """Check at start that every table of a MetaData is classified.
+def check_metadata(*metadata: MetaData) -> None:
+    """Check at start that every table of one or several MetaData is classified.
 
     Raises:
         ConfigurationError: some are not; the message names each.
     """
     faults: list[str] = []
-    for table in metadata.sorted_tables:
+    for table in (table for one in metadata for table in one.tables.values()):
         try:
-            classify(table)
+            classify_alone(table)
         except (UnclassifiedTable, ConfigurationError) as error:
             faults.append(error.message)
     if faults:

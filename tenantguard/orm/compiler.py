@@ -1,15 +1,21 @@
 """The scoped compiler of one engine: a dialect's own compiler with the barrier's parts mixed in.
 
-It compiles in one of two modes, fixed when it is made: scoped, or unscoped in an open system context. The
-execution context (`tenantguard.orm.execution`) compares the mode with the moment of execution.
+It compiles in the mode of what is bound, fixed when it is made: scoped to one tenant, narrowed further, to a set of
+tenants, or unscoped in an open system context. The execution context (`tenantguard.orm.execution`) compares the mode
+with that of the moment of execution.
 """
 
 from typing import Any, ClassVar, Final
 
+from sqlalchemy.orm.context import _MapperEntity
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
 
-from tenantguard.context import current_system
+from tenantguard.binding import SYSTEM_MODE, current_binding
+from tenantguard.errors import BarrierError, StatementRefused
+from tenantguard.orm.lifts import Lifts
+from tenantguard.orm.predicates import Predicates
+from tenantguard.orm.shapes import shape_of
 from tenantguard.orm.writes import WritingMixin
 
 __all__ = ["SAVEPOINTS", "ScopedCompiler", "scoped_compiler"]
@@ -24,29 +30,60 @@ class ScopedCompiler(WritingMixin):
     vouched_text: str = ""
 
     def __init__(self, dialect: Any, statement: Any, *args: Any, **kwargs: Any) -> None:
-        self.in_system = current_system() is not None
+        binding = current_binding()
+        self.mode = None if binding is None else binding.mode
+        self.in_system = self.mode == SYSTEM_MODE
         # Without a statement it renders the parts of DDL, which the execution context allows in system contexts only.
         self.unscoped = self.in_system or statement is None
+        self.raw = binding is not None and binding.raw is not None
+        self.used_raw = False
         self.plans = []
-        self.tenant_binds = {}
+        self.predicates = Predicates(self.mode)
+        self.lifts = Lifts(getattr(statement, "_with_options", ()))
         self.checked_binds = []
         self.noted_links = []
+        self.null_binds = []
+        self.relied_ctes = []
         self.baked = False
-        super().__init__(dialect, statement, *args, **kwargs)
+        try:
+            super().__init__(dialect, statement, *args, **kwargs)
+        except BarrierError as error:
+            raise error.within(shape_of(statement)) from None
         self.vouched_text = getattr(self, "string", "")
+        self._settle(statement)
+
+    def _settle(self, statement: Any) -> None:
+        """Sum up what is to be looked at when the statement runs."""
+        if (self.used_raw or self.lifts) and self._gives_entities():
+            raise StatementRefused(
+                "A statement that reads past the barrier would put what it reads into the session.",
+                mend="Select columns instead of entities, or read their keys so and the entities by their keys.",
+            ).within(shape_of(statement))
         # A parameter that did not become one stands in the text as a value.
-        scope = [(self.bind_names.get(bind), convert) for bind, convert in self.tenant_binds.values()]
-        write = [
-            (item if isinstance(item, str) else self.bind_names.get(item), owned.convert)
-            for item, owned in self.checked_binds
-        ]
+        scope = [(self.bind_names.get(bind), key, reads) for bind, key, reads in self.predicates.binds]
+        write = [(self._name_of(item), key) for item, key in self.checked_binds]
+        nulls = [self._name_of(item) for item in self.null_binds]
         links = self.link_checks_of()
-        self.baked = self.baked or links is None or any(name is None for name, _ in scope + write)
+        self.baked = self.baked or links is None or None in nulls or any(one[0] is None for one in scope + write)
         self.link_checks = tuple(links or ())
-        self.scope_checks = tuple((name, convert) for name, convert in scope if name is not None)
-        self.write_checks = tuple((name, convert) for name, convert in write if name is not None)
-        self.writes = bool(self.write_checks or self.link_checks or getattr(self, "isdelete", False))
-        self.sound = not (self.in_system or self.unscoped or self.baked or isinstance(statement, SAVEPOINTS))
+        self.null_checks = tuple(name for name in nulls if name is not None)
+        self.scope_checks = tuple((name, key, reads) for name, key, reads in scope if name is not None)
+        self.write_checks = tuple((name, key) for name, key in write if name is not None)
+        self.writes = bool(self.write_checks or self.link_checks or self.null_checks or self.isdelete)
+        self.sound = not (
+            self.mode is not None or self.unscoped or self.baked or self.lifts or isinstance(statement, SAVEPOINTS)
+        )
+
+    def _name_of(self, item: Any) -> str | None:
+        return item if isinstance(item, str) else self.bind_names.get(item)
+
+    def _gives_entities(self) -> bool:
+        state: Any = self.compile_state
+        return any(_is_entity(one) for one in getattr(state, "_entities", ()) or ())
+
+
+def _is_entity(entity: Any) -> bool:
+    return isinstance(entity, _MapperEntity) or any(_is_entity(one) for one in getattr(entity, "_entities", ()))
 
 
 def scoped_compiler(base: type[SQLCompiler], functions: frozenset[str]) -> type[Any]:

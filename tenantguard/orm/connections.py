@@ -14,7 +14,7 @@ from typing import Any, Final
 from sqlalchemy import event
 from sqlalchemy.pool.base import _ConnectionFairy
 
-from tenantguard.context import current_system
+from tenantguard.binding import current_binding
 from tenantguard.errors import StatementRefused
 
 __all__ = ["GuardedConnection", "guard_last_steps", "guard_pool", "starting_up"]
@@ -31,31 +31,37 @@ _EXECUTES: Final = frozenset(
 )
 
 
+def _may_run_anything() -> bool:
+    binding = current_binding()
+    return starting_up.get() or (binding is not None and (binding.system is not None or binding.raw is not None))
+
+
 def _refuse(what: str) -> StatementRefused:
     return StatementRefused(
         f"{what} of a protected engine takes any SQL, which the barrier can't vouch for.",
-        mend='Execute statements through the session or connection, or work in a block of system("why").',
+        mend='Execute statements through the session or connection, or work in a block of allow_raw("why") or '
+        'system("why").',
     )
 
 
 class GuardedConnection(_ConnectionFairy):
-    """A pooled connection whose cursors and driver connection are for SQLAlchemy, except in a system context."""
+    """A pooled connection whose cursors and driver connection are for SQLAlchemy, except where raw SQL may run."""
 
     __slots__ = ()
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        if current_system() is None and not starting_up.get():
+        if not _may_run_anything():
             raise _refuse("A cursor")
         return super().cursor(*args, **kwargs)
 
     @property
     def driver_connection(self) -> Any:
-        if current_system() is None and not starting_up.get():
+        if not _may_run_anything():
             raise _refuse("The driver's connection")
         return super().driver_connection
 
     def __getattr__(self, key: str) -> Any:
-        if key in _EXECUTES and current_system() is None and not starting_up.get():
+        if key in _EXECUTES and not _may_run_anything():
             raise _refuse(f"The driver's {key}()")
         return super().__getattr__(key)
 

@@ -5,13 +5,14 @@ column defaults. They run in ``pre_exec``, the last step before the cursor, outs
 exceptions together with the statement's values.
 """
 
-from collections.abc import Callable
-from typing import TYPE_CHECKING, Any, ClassVar
+import re
+from typing import TYPE_CHECKING, Any, ClassVar, Final
 
 from sqlalchemy.engine.cursor import CursorResult
 from sqlalchemy.engine.default import DefaultExecutionContext
+from sqlalchemy.sql.elements import TextClause
 
-from tenantguard.context import Binding, current_binding, raw_binding
+from tenantguard.binding import Binding, current_binding, raw_binding
 from tenantguard.errors import (
     ForeignTenantWrite,
     NotBound,
@@ -19,9 +20,12 @@ from tenantguard.errors import (
     TenantMismatch,
     UnprotectedEngine,
 )
+from tenantguard.orm.classify import Key
 from tenantguard.orm.compiler import SAVEPOINTS, ScopedCompiler
 from tenantguard.orm.links import Link, LinkCheck, foreign_link, missing_rows
+from tenantguard.orm.marks import TENANT
 from tenantguard.orm.pins import pin_of
+from tenantguard.orm.predicates import read_values
 from tenantguard.orm.results import ScopedResult
 
 if TYPE_CHECKING:
@@ -31,7 +35,17 @@ else:
 
 __all__ = ["ScopedExecution", "scoped_execution"]
 
-_RAW = 'Write it with SQLAlchemy constructs, or run it in a block of system("why").'
+_RAW = (
+    'Write it with SQLAlchemy constructs, or run it in a block of allow_raw("why") and filter by tenant yourself, '
+    'or of system("why").'
+)
+_SYSTEM_ONLY = 'Run it in a block of system("why").'
+_DDL: Final = frozenset(
+    """
+    alter attach cluster comment create detach drop grant import reassign reindex rename revoke security truncate
+    """.split()
+)
+_WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
 _PIN = "tenantguard pin"
 _MOST_KNOWN = 10_000
 
@@ -61,13 +75,13 @@ class ScopedExecution(_Context):
                 pinned is not None
                 and pinned[3] is binding
                 and pinned[0] is connection._transaction
-                and pinned[1].__class__ is str
+                and pinned[4] is not None
                 and compiled.__class__ is scoped_compiler
                 and compiled.sound
                 and compiled.string is compiled.vouched_text
             ):
                 # As the statement before it in this transaction: all that is left to look at are the values.
-                self._check_values(compiled, pinned[1])
+                self._check_values(compiled, pinned[4])
                 scoped = True
             else:
                 scoped = self._decide()
@@ -88,7 +102,7 @@ class ScopedExecution(_Context):
     def _exec_default(self, column: Any, default: Any, type_: Any) -> Any:
         if column is None and self.compiled is None:
             binding = current_binding()
-            if binding is None or binding.system is None:
+            if binding is None or (binding.system is None and binding.raw is None):
                 self.cursor.close()
                 raise StatementRefused("A column default or sequence is executed by itself.", mend=_RAW)
         return super()._exec_default(column, default, type_)
@@ -119,64 +133,83 @@ class ScopedExecution(_Context):
         identity = binding.identity
         if identity is None or identity.tenant is None:
             raise NotBound("The bound identity belongs to no tenant.", mend="Use a token that names a tenant.")
+        if self.isddl or _is_ddl(self):
+            raise StatementRefused("DDL changes the tables of all tenants.", mend=_SYSTEM_ONLY)
+        if compiled is None and binding.raw is not None:
+            return True
         if not isinstance(compiled, ScopedCompiler) or type(compiled) is not self.dialect.statement_compiler:
             raise StatementRefused(f"{self._describe()} is sent past the barrier.", mend=_RAW)
-        if compiled.in_system or compiled.unscoped or compiled.string is not compiled.vouched_text:
-            raise StatementRefused("A statement compiled in a system context runs outside of it.", mend=_RAW)
+        if compiled.unscoped or compiled.mode != binding.mode or compiled.string is not compiled.vouched_text:
+            raise StatementRefused(
+                "A statement runs with other rights than it was compiled with.",
+                mend="Execute the statement itself, with the engine's own compiled cache.",
+            )
         if compiled.baked:
             raise StatementRefused(
                 "The statement was compiled with the tenant written into its text.",
                 mend="Execute the statement itself, not a compiled object with literal values.",
             )
-        self._check_values(compiled, identity.tenant.id)
+        self._check_values(compiled, binding)
+        compiled.lifts.log()
         return True
 
-    def _check_link(self, check: LinkCheck) -> None:
+    def _check_link(self, check: LinkCheck, binding: Binding) -> None:
         """Look up what a foreign key is about to point to. What was found is remembered for the transaction."""
         seen: dict[Link, set[Any]] = self.root_connection.__dict__[_PIN][2]
         known = seen.setdefault(check.link, set())
         if len(known) > _MOST_KNOWN:
             known.clear()
-        own = {tuple(row.get(name) for name in check.own) for row in self.compiled_parameters} if check.own else ()
+
+        def values(row: Any, names: tuple[str | Key, ...]) -> tuple[Any, ...]:
+            return tuple(row.get(name) if isinstance(name, str) else _expected(name, binding) for name in names)
+
+        own = {values(row, check.own) for row in self.compiled_parameters} if check.own else ()
         wanted = dict.fromkeys(
             key
             for row in self.compiled_parameters
-            if None not in (key := tuple(row.get(name) for name in check.names)) and key not in known and key not in own
+            if None not in (key := values(row, check.names)) and key not in known and key not in own
         )
         if wanted:
-            if missing_rows(self.root_connection, check.link, list(wanted)):
+            if missing_rows(self.root_connection, check.link, list(wanted), binding):
                 raise foreign_link(check.link)
             known.update(wanted)
 
-    def _check_values(self, compiled: ScopedCompiler, tenant_id: str) -> None:
-        """Compare the values with the bound tenant.
+    def _check_values(self, compiled: ScopedCompiler, binding: Binding) -> None:
+        """Compare the values with what is bound.
 
         Raises:
             StatementRefused: the tenant's parameter holds something else.
             ForeignTenantWrite: a row would be written for another tenant, or point to a row of another.
         """
         rows = self.compiled_parameters
-        for name, convert in compiled.scope_checks:
-            expected = tenant_id if convert is str else _converted(convert, tenant_id)
+        for name, key, reads in compiled.scope_checks:
+            expected = read_values(key.convert) if reads else _expected(key, binding)
             for row in rows:
-                if row.get(name) != expected:
+                if (_expanded(row, name) if reads else row.get(name)) != expected:
                     raise StatementRefused(
                         "The parameter that holds the tenant was given another value.",
                         mend="Do not name parameters of your own like the barrier's.",
                     )
         if not compiled.writes:
             return
-        for name, convert in compiled.write_checks:
-            expected = _converted(convert, tenant_id)
+        for name, key in compiled.write_checks:
+            expected = _expected(key, binding)
             for row in rows:
                 if row.get(name) != expected:
                     raise ForeignTenantWrite(
-                        "A row was about to be written for another tenant than the bound one.",
-                        mend="Leave the tenant key out: it is filled with the bound tenant. To move rows between "
-                        'tenants, use a block of system("why").',
+                        f"A row of {key.column.table.name!r} was about to be written for another {key.dimension} than "
+                        "the bound one.",
+                        mend=f"Leave the {key.dimension} key out: it is filled with what is bound. Rows are moved "
+                        'between tenants by move_rows(), or in a block of system("why").',
                     )
+        for null in compiled.null_checks:
+            if any(row.get(null) is not None for row in rows):
+                raise ForeignTenantWrite(
+                    "A foreign key was about to be set in rows of another tenant.",
+                    mend="Set it to NULL, or write each tenant's rows as that tenant.",
+                )
         for check in compiled.link_checks:
-            self._check_link(check)
+            self._check_link(check, binding)
         if compiled.isdelete:
             _forget_known_rows(self.root_connection)
 
@@ -193,14 +226,38 @@ def _forget_known_rows(connection: Any) -> None:
         pinned[2].clear()
 
 
-def _converted(convert: Callable[[str], object], tenant_id: str) -> object:
+def _expected(key: Key, binding: Binding) -> object:
+    """Return the value that a key must have."""
+    identity = binding.identity
+    assert identity is not None
+    assert identity.tenant is not None
+    value = identity.tenant.id if key.dimension == TENANT else identity.narrowed_to(key.dimension)
+    if key.convert is str and value is not None:
+        return value
     try:
-        return convert(tenant_id)
+        return key.convert(value or "")
     except ValueError:
         raise StatementRefused(
-            "The bound tenant's id does not fit the type of the table's tenant key.",
-            mend="Give the key a string column, or tenants ids of the key's type.",
+            f"The bound {key.dimension} does not fit the {key.dimension} key of {key.column.table.name!r}.",
+            mend="Give the key a string column, or ids of the key's type; the value that marks rows for everybody is "
+            "nobody's id.",
         ) from None
+
+
+def _expanded(row: Any, name: str) -> list[object]:
+    """Return the values of a parameter that was expanded into several, as IN is."""
+    values: list[object] = []
+    while (single := f"{name}_{len(values) + 1}") in row:
+        values.append(row[single])
+    return values
+
+
+def _is_ddl(context: Any) -> bool:
+    """True for text that begins with a word that changes tables or rights."""
+    if context.compiled is not None and not isinstance(context.compiled.statement, TextClause):
+        return False
+    found = _WORD.match(str(context.unicode_statement))
+    return found is not None and found.group(1).lower() in _DDL
 
 
 def _pin_transaction(connection: Any, binding: Binding) -> None:
@@ -213,7 +270,8 @@ def _pin_transaction(connection: Any, binding: Binding) -> None:
     now = pin_of(binding)
     pinned = connection.__dict__.get(_PIN)
     if pinned is None or pinned[0] is not transaction:
-        connection.__dict__[_PIN] = (transaction, now, {}, binding)
+        # The fast way is for one tenant and nothing else, bound by a block that holds no permit.
+        connection.__dict__[_PIN] = (transaction, now, {}, binding, binding if binding.mode is None else None)
     elif pinned[1] != now:
         raise TenantMismatch(
             "The transaction was begun for another tenant than the bound one.",

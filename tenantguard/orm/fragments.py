@@ -23,6 +23,7 @@ _RESERVED: Final = frozenset(
     """.split()
 )
 _NUMBER: Final = re.compile(r"-?\d{1,30}(\.\d{1,30})?", re.ASCII)
+_STRING: Final = re.compile(r"'[A-Za-z0-9 _.:%-]{0,128}'", re.ASCII)
 _NAME: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_]{0,127}(\.[A-Za-z_][A-Za-z0-9_]{0,127}){0,2}(\.\*)?", re.ASCII)
 _OPERATOR_SYMBOLS: Final = re.compile(r"[-+*/<>=!~@#%^&|?:]{1,6}", re.ASCII)
 _OPERATOR_WORDS: Final = frozenset(
@@ -43,7 +44,12 @@ _FIELD: Final = re.compile(r"[A-Za-z_]{1,32}", re.ASCII)
 
 
 def is_plain_fragment(text: str) -> bool:
-    """True for ``*``, a number, or a (dotted) name, with ASC or DESC after it; no function, keyword or operator."""
+    """True for ``*``, a number, a string of plain characters, or a (dotted) name, with ASC or DESC after it.
+
+    No function, keyword or operator is one. SQLAlchemy itself writes the ``'%'`` of startswith() so.
+    """
+    if _STRING.fullmatch(text):
+        return True
     words = text.split()
     if len(words) == 2 and words[1].upper() in {"ASC", "DESC"}:
         words.pop()

@@ -27,11 +27,12 @@ from sqlalchemy.sql.selectable import (
 )
 
 from tenantguard.errors import StatementRefused
-from tenantguard.orm.classify import Child, Owned, Shared, classify
+from tenantguard.orm.classify import Child, Owned, Shared
 
 __all__ = ["FromPlan"]
 
-Predicate = Callable[[Owned | Child, FromClause], ColumnElement[bool]]
+Predicate = Callable[[Owned | Child, FromClause], ColumnElement[bool] | None]
+Classify = Callable[[FromClause], Owned | Child | Shared]
 
 _OWN_STATEMENT: Final = (Subquery, CTE, Values, ScalarValues, TableValuedAlias, FunctionElement)
 
@@ -42,17 +43,19 @@ class FromPlan:
 
     Args:
         froms: its elements, after correlation.
-        predicate: makes the predicate of one table or alias; ``None`` for the target of an INSERT, which has none.
+        predicate: makes the predicate of one table or alias, or returns ``None`` where the barrier is lifted.
+        classify: tells what a table is.
 
     Raises:
         UnclassifiedTable: a table is neither owned nor shared.
         StatementRefused: an element is of an unknown shape.
     """
 
-    __slots__ = ("_derived", "_keep", "_known", "_on", "_predicate", "where")
+    __slots__ = ("_classify", "_derived", "_keep", "_known", "_on", "_predicate", "where")
 
-    def __init__(self, froms: Iterable[FromClause], predicate: Predicate | None) -> None:
+    def __init__(self, froms: Iterable[FromClause], predicate: Predicate, classify: Classify) -> None:
         self._predicate = predicate
+        self._classify = classify
         self._known: set[int] = set()
         self._on: dict[int, list[ColumnElement[bool]]] = {}
         self._derived: dict[int, ColumnElement[bool]] = {}
@@ -79,10 +82,10 @@ class FromPlan:
 
     def _leaf(self, table: FromClause, element: FromClause, *, derive: bool) -> list[ColumnElement[bool]]:
         self._note(element)
-        owned = classify(table)
-        if isinstance(owned, Shared) or self._predicate is None:
+        owned = self._classify(table)
+        predicate = None if isinstance(owned, Shared) else self._predicate(owned, element)
+        if predicate is None:
             return []
-        predicate = self._predicate(owned, element)
         if derive:
             self._derived[id(element)] = predicate
             return []
@@ -119,7 +122,7 @@ class FromPlan:
             if isinstance(inner, _OWN_STATEMENT):
                 return []
         if isinstance(element, TableClause):
-            classify(element)
+            self._classify(element)
         raise StatementRefused(
             f"The statement selects from a {type(element).__name__}, which the barrier does not know.",
             mend="Select from tables, aliases, joins, subqueries or CTEs.",

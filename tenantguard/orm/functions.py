@@ -13,11 +13,12 @@ PURE_FUNCTIONS: Final = frozenset(
     """
     abs acos age any_value array_agg array_append array_cat array_dims array_fill array_length array_lower array_ndims
     array_position array_positions array_prepend array_remove array_replace array_sample array_shuffle array_to_json
-    array_to_string array_upper ascii asin atan atan2 avg bit_and bit_count bit_length bit_or bit_xor bool_and bool_or
-    btrim cardinality cast cbrt ceil ceiling char char_length character_length chr clock_timestamp coalesce concat
-    concat_ws convert_from convert_to corr cos cosh cot count covar_pop covar_samp cube cume_dist curdate current_date
-    current_time current_timestamp curtime date date_add date_bin date_format date_part date_sub date_trunc datediff
-    datetime day dayname dayofmonth dayofweek dayofyear decode degrees dense_rank div encode every exp
+    array_to_string array_upper ascii asin atan atan2 avg bernoulli bit_and bit_count bit_length bit_or bit_xor
+    bool_and bool_or btrim cardinality cast cbrt ceil ceiling char char_length character_length chr clock_timestamp
+    coalesce concat concat_ws convert_from convert_to corr cos cosh cot count covar_pop covar_samp cube cume_dist
+    curdate current_date current_time current_timestamp curtime date date_add date_bin date_format date_part date_sub
+    date_trunc datediff datetime day dayname dayofmonth dayofweek dayofyear decode degrees dense_rank div encode every
+    exp
     extract field find_in_set first_value floor format from_unixtime gcd gen_random_uuid generate_series
     generate_subscripts glob greatest group_concat grouping grouping_sets hex hour hypot if ifnull iif initcap instr
     int4range int8range isempty isfinite json json_agg json_array json_array_elements json_array_elements_text

@@ -18,6 +18,8 @@ else:
 __all__ = ["guard_identifiers"]
 
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,127}", re.ASCII)
+_TRANSLATED: Final = re.compile(r"__\[SCHEMA_[A-Za-z0-9_$ -]{1,128}\]", re.ASCII)
+"""What SQLAlchemy writes for a schema that is translated, and quoted, when the statement runs."""
 _PLAIN_COLLATION: Final = re.compile(r"\"?[A-Za-z_][A-Za-z0-9_.-]{0,127}\"?", re.ASCII)
 
 
@@ -32,7 +34,8 @@ class GuardedPreparer(IdentifierPreparer):
     """Refuses names that would be rendered as they are and are more than a word. Mixed in before a dialect's own."""
 
     def quote(self, ident: str, *args: Any) -> str:
-        if getattr(ident, "quote", None) is False and not _PLAIN.fullmatch(ident) and current_system() is None:
+        bare = getattr(ident, "quote", None) is False and not _PLAIN.fullmatch(ident)
+        if bare and not _TRANSLATED.fullmatch(ident) and current_system() is None:
             raise _refuse("a name")
         return super().quote(ident, *args)
 

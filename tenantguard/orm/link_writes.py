@@ -9,17 +9,21 @@ from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
 from sqlalchemy import BindParameter, Column, Table
-from sqlalchemy.sql.elements import ClauseElement
-from sqlalchemy.sql.selectable import CompoundSelect
+from sqlalchemy.sql.elements import ClauseElement, Null
+from sqlalchemy.sql.selectable import CTE
 
 from tenantguard.errors import ForeignTenantWrite
-from tenantguard.orm.links import Link, LinkCheck, computes_own_link, links_of
+from tenantguard.orm.classify import Key, Owned, Shared
+from tenantguard.orm.lifts import MOVE, WRITE
+from tenantguard.orm.links import Link, LinkCheck, computes_own_link, invents_value, links_of, selects_own_link
+from tenantguard.orm.marks import TENANT
 from tenantguard.orm.scoping import ScopingMixin
+from tenantguard.orm.vouching import refuse
 
 __all__ = ["LinkingMixin", "names_column"]
 
-Noted = BindParameter[Any] | str | Column[Any]
-"""A parameter, its name, or the column whose default fills it."""
+Noted = BindParameter[Any] | str | Column[Any] | Key
+"""A parameter, its name, the column whose default fills it, or a key that has the bound value."""
 
 _ABSENT: Final = object()
 
@@ -31,6 +35,12 @@ def names_column(key: Any, column: Column[Any]) -> bool:
 
 def _unknown(link: Link, how: str) -> ForeignTenantWrite:
     names = ", ".join(column.name for column in link.columns)
+    if not link.targets:
+        return ForeignTenantWrite(
+            f"The foreign key {link.columns[0].table.name!r}.{names} points to a table that its MetaData lacks, "
+            "so whose row it will point to can't be checked.",
+            mend="Declare the table that it points to in the same MetaData.",
+        )
     return ForeignTenantWrite(
         f"The foreign key {link.columns[0].table.name!r}.{names} is written {how}, so whose row it will point to can't "
         "be checked.",
@@ -43,9 +53,35 @@ class LinkingMixin(ScopingMixin):
     """Notes foreign keys. Mixed in before a dialect's compiler."""
 
     noted_links: list[tuple[Link, list[Noted], list[Noted]]]
+    null_binds: list[BindParameter[Any] | str]
+    """Parameters, as objects or by name, that must be NULL in every row."""
+    relied_ctes: list[CTE]
+    """CTEs through which foreign keys are computed."""
+
+    def links_of(self, table: Table) -> tuple[Link, ...]:
+        """Return the links of a table that are to be checked when they are written."""
+        return links_of(table, self.predicates.narrowed)
+
+    def _trusts_what_is_read(self, link: Link) -> bool:
+        """True if a key that a scoped statement reads may be pointed to: it reads no more than may be pointed to."""
+        return not (
+            self.lifts or self.predicates.reads_others or (link.owns and self.predicates.reads_more(link.table))
+        )
+
+    def _computes_own(self, value: Any, link: Link) -> bool:
+        if not self._trusts_what_is_read(link):
+            return isinstance(value, Null)
+        return computes_own_link(value, link, self.relied_ctes)
 
     def link_checks_of(self) -> list[LinkCheck] | None:
-        """Return the checks by the names of their parameters; ``None`` if one has become a part of the text."""
+        """Return the checks by the names of their parameters; ``None`` if one has become a part of the text.
+
+        Raises:
+            StatementRefused: a CTE that a foreign key comes from is rendered as another one.
+        """
+        rendered = list(self.ctes or ())
+        if any(all(cte is not one for one in rendered) for cte in self.relied_ctes):
+            refuse("a foreign key that comes from a CTE which is continued elsewhere")
         checks = []
         for link, noted, own in self.noted_links:
             names, mine = self._names_of(noted), self._names_of(own)
@@ -54,15 +90,15 @@ class LinkingMixin(ScopingMixin):
             checks.append(LinkCheck(link, names, mine))
         return checks
 
-    def _names_of(self, noted: list[Noted]) -> tuple[str, ...] | None:
+    def _names_of(self, noted: list[Noted]) -> tuple[str | Key, ...] | None:
         known: dict[Any, str] = self.bind_names
-        names = [item if isinstance(item, str) else known.get(item) for item in noted]
+        names = [item if isinstance(item, str | Key) else known.get(item) for item in noted]
         return None if None in names else tuple(name for name in names if name is not None)
 
     def as_parameter(self, value: Any, column: Column[Any]) -> BindParameter[Any] | None:
         """Return a given value as a parameter of the column's type; ``None`` for an SQL expression."""
         if isinstance(value, BindParameter):
-            return value._with_binary_element_type(column.type)
+            return value if value.type is column.type else value._with_binary_element_type(column.type)
         if isinstance(value, ClauseElement) or hasattr(value, "__clause_element__"):
             return None
         return BindParameter(column.key, value, unique=True, type_=column.type)
@@ -70,7 +106,7 @@ class LinkingMixin(ScopingMixin):
     def note_insert_links(self, core: Any, state: Any) -> None:
         """Note the links of an INSERT, before it is rendered."""
         table: Table = core.table
-        links = links_of(table)
+        links = self.links_of(table)
         if not links:
             return
         if core.select is not None:
@@ -100,7 +136,11 @@ class LinkingMixin(ScopingMixin):
     ) -> None:
         noted: list[Noted] = []
         for column in link.columns:
+            if invents_value(column, self.dialect):
+                raise _unknown(link, "by a type that makes values of none")
             found = self._note_value(link, column, row, keys)
+            if not link.targets and found is not _ABSENT:
+                raise _unknown(link, "")
             if found is None:
                 return  # an expression that gives the tenant's own keys
             if found is _ABSENT:
@@ -132,44 +172,69 @@ class LinkingMixin(ScopingMixin):
                 if bind is not None:
                     row[key] = bind
                     return bind
-                if checked and not computes_own_link(value, link):
+                if checked and not self._computes_own(value, link):
                     raise _unknown(link, "from an SQL expression")
                 return None
         return column.key if column.key in keys else _ABSENT
 
     def _check_select(self, core: Any, link: Link) -> None:
         names = list(core._select_names or ())
-        selects = core.select.selects if isinstance(core.select, CompoundSelect) else [core.select]
         for column in link.columns:
             at = next((index for index, name in enumerate(names) if names_column(name, column)), None)
             if at is None:
                 if column.default is not None or column.server_default is not None:
                     raise _unknown(link, "by a default")
                 continue
-            for one in selects:
-                chosen = list(one.selected_columns)
-                if at >= len(chosen) or not computes_own_link(chosen[at], link):
-                    raise _unknown(link, "from a SELECT")
+            if not self._trusts_what_is_read(link) or not selects_own_link(core.select, at, link, self.relied_ctes):
+                raise _unknown(link, "from a SELECT")
 
     def note_set_links(self, table: Table, values: dict[Any, Any], keys: Iterable[str]) -> None:
         """Note the links that SET writes, of an UPDATE or an upsert. ``values`` is changed in place."""
-        for link in links_of(table):
+        across = self.lifts.holds(WRITE, table) or self.lifts.holds(MOVE, table)
+        for link in self.links_of(table):
+            if any(invents_value(column, self.dialect) for column in link.columns):
+                raise _unknown(link, "by a type that makes values of none")
             found = [self._note_value(link, column, values, keys) for column in link.columns]
             given = [one for one in found if one is not _ABSENT]
+            if across:
+                self._note_nulls(link, given)
+                continue
+            if given:
+                found = [
+                    self._fixed(table, c) if one is _ABSENT else one for one, c in zip(found, link.columns, strict=True)
+                ]
+                given = [one for one in found if one is not _ABSENT]
             if not given or (len(link.columns) == 1 and given[0] is None):
                 for column in link.columns:
                     if column.onupdate is not None:
                         raise _unknown(link, "by its onupdate")
                 continue
-            if len(given) < len(link.columns) or any(one is None for one in given):
+            if not link.targets or len(given) < len(link.columns) or any(one is None for one in given):
                 raise _unknown(link, "in parts")
             self.noted_links.append((link, given, []))
+
+    def _fixed(self, table: Table, column: Column[Any]) -> Any:
+        """Return the key whose bound value a column has in every row that is changed."""
+        kind = self.classify(table)
+        keys = () if isinstance(kind, Shared) else (*((kind.key,) if isinstance(kind, Owned) else ()), *kind.narrower)
+        for key in keys:
+            if key.column is column and key.dimension in {TENANT, *self.predicates.narrowed}:
+                return key
+        return _ABSENT
+
+    def _note_nulls(self, link: Link, given: list[Any]) -> None:
+        """Where rows of other tenants are written, a link may be set to NULL alone, which is looked at when it runs."""
+        for one in given:
+            if isinstance(one, BindParameter | str):
+                self.null_binds.append(one)
+            elif one is not None:
+                raise _unknown(link, "in rows of several tenants")
 
     def refuse_links_of_others(self, table: Table | None, values: Mapping[Any, Any]) -> None:
         """Refuse an UPDATE of several tables that sets a link of another than the given one."""
         for key in values:
             if isinstance(key, Column) and key.table is not table and isinstance(key.table, Table):
-                for link in links_of(key.table):
+                for link in self.links_of(key.table):
                     if any(key is column for column in link.columns):
                         raise _unknown(link, "by an UPDATE of several tables")
 

@@ -9,35 +9,64 @@ The value must be known for that. A value that an SQL expression computes is ref
 that is itself such a key, or the key that it points to, read by a scoped statement.
 """
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
 
-from sqlalchemy import Column, ForeignKeyConstraint, Table, select, tuple_
+from sqlalchemy import Column, ForeignKeyConstraint, FromClause, Table, bindparam, or_, select, tuple_
 from sqlalchemy.exc import NoReferenceError
-from sqlalchemy.sql.elements import ColumnElement, Grouping, Label, Null
-from sqlalchemy.sql.selectable import CompoundSelect, ScalarSelect, Select, SelectStatementGrouping
+from sqlalchemy.sql.dml import UpdateBase
+from sqlalchemy.sql.elements import ColumnClause, ColumnElement, Grouping, Label, Null
+from sqlalchemy.sql.selectable import (
+    CTE,
+    Alias,
+    CompoundSelect,
+    FromGrouping,
+    Join,
+    Lateral,
+    ScalarSelect,
+    Select,
+    SelectBase,
+    SelectStatementGrouping,
+    Subquery,
+    TableSample,
+)
 
+from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, UnclassifiedTable
-from tenantguard.orm.classify import Owned, Shared, classify
+from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Kind, Owned, Shared, classify_alone, real_table
 from tenantguard.orm.key_types import compares_exactly
+from tenantguard.orm.marks import TENANT
 
-__all__ = ["Link", "LinkCheck", "computes_own_link", "foreign_link", "links_of", "missing_rows"]
+__all__ = [
+    "Link",
+    "LinkCheck",
+    "computes_own_link",
+    "foreign_link",
+    "invents_value",
+    "links_of",
+    "missing_rows",
+    "selects_own_link",
+]
 
 MOST_AT_ONCE: Final = 500
 """How many keys one look-up asks for."""
 
 
 class Link(NamedTuple):
-    """A foreign key to a table that belongs to tenants, which the database alone does not hold within one of them.
+    """A foreign key to a table that belongs to tenants.
 
     Args:
         columns: the columns that point.
-        targets: the columns that are pointed to.
+        targets: the columns that are pointed to; none while the table that they belong to is not known.
+        owns: True where the key says whose the row is, so that what it points to must be the tenant's own to write.
+        held: the dimensions in which the database itself holds it, since it contains their keys of both tables.
     """
 
     columns: tuple[Column[Any], ...]
     targets: tuple[Column[Any], ...]
+    owns: bool = False
+    held: frozenset[str] = frozenset()
 
     @property
     def table(self) -> Table:
@@ -52,43 +81,67 @@ class LinkCheck(NamedTuple):
 
     Args:
         link: which one.
-        names: the parameters that hold its values, one per column.
+        names: the parameters that hold its values, one per column; a key where it is the key's bound value.
         own: the parameters in which the same statement inserts what may be pointed to; empty where it does not.
     """
 
     link: Link
-    names: tuple[str, ...]
-    own: tuple[str, ...] = ()
+    names: tuple[str | Key, ...]
+    own: tuple[str | Key, ...] = ()
 
 
 _links: Final[WeakKeyDictionary[Table, tuple[int, tuple[Link, ...]]]] = WeakKeyDictionary()
 
 
-def links_of(table: Table) -> tuple[Link, ...]:
-    """Return the links of a table."""
+def links_of(table: Table, narrowed: frozenset[str] = frozenset()) -> tuple[Link, ...]:
+    """Return the links of a table that the database alone does not hold.
+
+    Args:
+        table: the table that points.
+        narrowed: the dimensions that the bound identity is narrowed in, inside its tenant.
+    """
     known = _links.get(table)
     if known is None or known[0] != len(table.foreign_key_constraints):
-        found = tuple(_found(table))
-        known = _links[table] = (len(table.foreign_key_constraints), found)
-    return known[1]
+        known = (len(table.foreign_key_constraints), tuple(_found(table)))
+        if all(link.targets for link in known[1]):  # else the other table may be declared later
+            _links[table] = known
+    return tuple(link for link in known[1] if not link.held >= {TENANT, *narrowed})
 
 
 def _found(table: Table) -> Iterable[Link]:
-    own = classify(table)
+    own = classify_alone(table)
     for constraint in sorted(table.foreign_key_constraints, key=_order):
         try:
             targets = tuple(element.column for element in constraint.elements)
-            target = classify(targets[0].table)
-        except (NoReferenceError, UnclassifiedTable, ConfigurationError):
+            target = classify_alone(targets[0].table)
+        except NoReferenceError:
+            yield Link(tuple(element.parent for element in constraint.elements), ())
+            continue
+        except (UnclassifiedTable, ConfigurationError):
             continue  # a table that no statement may name
         if isinstance(target, Shared):
             continue
         columns = tuple(element.parent for element in constraint.elements)
-        if isinstance(own, Owned) and isinstance(target, Owned):
-            pairs = zip(columns, targets, strict=True)
-            if any(c is own.column and t is target.column and _alike(c, t) for c, t in pairs):
-                continue
-        yield Link(columns, targets)
+        through = own if isinstance(own, Child) else own.through if isinstance(own, Owned) else None
+        owns = through is not None and through.columns == columns
+        yield Link(columns, targets, owns, _held_within(own, target, columns, targets))
+
+
+def _held_within(
+    own: Kind, target: Owned | Child, columns: tuple[Column[Any], ...], targets: tuple[Column[Any], ...]
+) -> frozenset[str]:
+    """Return the dimensions whose keys, of both tables, the foreign key contains."""
+    if not isinstance(own, Owned) or not isinstance(target, Owned):
+        return frozenset()
+    theirs = {key.dimension: key.column for key in (target.key, *target.narrower)}
+    return frozenset(
+        key.dimension
+        for key in (own.key, *own.narrower)
+        if any(
+            c is key.column and t is theirs.get(key.dimension) and _alike(c, t)
+            for c, t in zip(columns, targets, strict=True)
+        )
+    )
 
 
 def _alike(column: Column[Any], target: Column[Any]) -> bool:
@@ -100,58 +153,162 @@ def _order(constraint: ForeignKeyConstraint) -> tuple[str, ...]:
     return tuple(constraint.column_keys)
 
 
-def computes_own_link(value: Any, link: Link) -> bool:
+def computes_own_link(value: Any, link: Link, ctes: list[CTE]) -> bool:
     """True if an SQL expression can only give a key that this tenant may point to, or NULL.
+
+    It must be a column that can be followed, through subqueries and CTEs, to a column of a table that the statement
+    reads. Names decide what the database takes it for, so no other element of the FROM list may have the table's.
 
     Args:
         value: the expression.
         link: the link that is written.
+        ctes: takes the CTEs that the answer relies on; each must be rendered as it is.
     """
     if isinstance(value, Null):
         return True
-    if isinstance(value, Grouping | Label | SelectStatementGrouping):
-        return computes_own_link(value.element, link)
-    if isinstance(value, ScalarSelect):
-        return computes_own_link(value.element, link)
-    if isinstance(value, CompoundSelect):
-        return all(computes_own_link(one, link) for one in value.selects)
-    if isinstance(value, Select):
-        selected = list(value._raw_columns)
-        return len(selected) == 1 and computes_own_link(selected[0], link)
-    if isinstance(value, ColumnElement):
-        bases = list(value.base_columns)
-        return bool(bases) and all(_points_alike(base, link) for base in bases)
-    return False
-
-
-def _points_alike(base: Any, link: Link) -> bool:
-    """True if a table's column is what the link points to, or a key of the same kind."""
-    if len(link.columns) != 1 or not isinstance(base, Column) or not isinstance(base.table, Table):
+    if isinstance(value, Grouping | Label | SelectStatementGrouping | ScalarSelect):
+        return computes_own_link(value.element, link, ctes)
+    if isinstance(value, Select | CompoundSelect):
+        return len(value.selected_columns) == 1 and selects_own_link(value, 0, link, ctes)
+    if not isinstance(value, ColumnClause) or value.is_literal:
         return False
-    (target,) = link.targets
+    source: Any = value.table
+    inner = source
+    while isinstance(inner, Alias | TableSample):
+        inner = inner.element
+    if isinstance(inner, Table):
+        return _points_alike(value, link)
+    if not isinstance(inner, Subquery | CTE | Lateral):
+        return False
+    if isinstance(inner, CTE):
+        ctes.append(inner)
+    query: Any = inner.element
+    at = [index for index, column in enumerate(source.columns) if column.key == value.key]
+    if len(at) != 1:
+        return False
+    if isinstance(query, UpdateBase):
+        returned = list(query.exported_columns)
+        return len(returned) == len(source.columns) and _points_alike(returned[at[0]], link)
+    return isinstance(query, SelectBase) and selects_own_link(query, at[0], link, ctes)
+
+
+def selects_own_link(query: Any, at: int, link: Link, ctes: list[CTE]) -> bool:
+    """True if one of the columns that a SELECT selects can only be such a key.
+
+    Args:
+        query: the SELECT, or a compound of several.
+        at: the column's place.
+        link: the link that is written.
+        ctes: see `computes_own_link`.
+    """
+    if isinstance(query, SelectStatementGrouping):
+        return selects_own_link(query.element, at, link, ctes)
+    if isinstance(query, CompoundSelect):
+        return all(selects_own_link(one, at, link, ctes) for one in query.selects)
+    if not isinstance(query, Select):
+        return False
+    selected = list(query.selected_columns)
+    if at >= len(selected):
+        return False
+    value: Any = selected[at]
+    while isinstance(value, Grouping | Label):
+        value = value.element
+    source = getattr(value, "table", None)
+    if source is not None and any(
+        element is not source and hash(element) != hash(source) and _name(element) == _name(source)
+        for element in _elements(query.get_final_froms())
+    ):
+        return False
+    return computes_own_link(value, link, ctes)
+
+
+def _elements(froms: Iterable[FromClause]) -> Iterator[FromClause]:
+    for element in froms:
+        if isinstance(element, Join):
+            yield from _elements((element.left, element.right))
+        elif isinstance(element, FromGrouping):
+            yield from _elements((element.element,))
+        else:
+            yield element
+
+
+def _name(element: FromClause) -> str:
+    return str(getattr(element, "name", "")).lower()
+
+
+def _points_alike(value: Any, link: Link) -> bool:
+    """True if a column of a table or its alias is what the link points to, or a key of the same kind.
+
+    The keys in a shared table are those of any tenant.
+    """
+    bases = list(value.base_columns) if isinstance(value, ColumnElement) else []
+    if len(link.columns) != 1 or len(link.targets) != 1 or len(bases) != 1:
+        return False
+    base, target = real_table(bases[0]), link.targets[0]
+    if not isinstance(base, Column) or not isinstance(base.table, Table):
+        return False
     if base is target:
         return True
-    return any(other.targets == (target,) and other.columns == (base,) for other in links_of(base.table))
+    if isinstance(classify_alone(base.table), Shared):
+        return False
+    return any(
+        other.targets == link.targets and len(other.columns) == 1 and other.columns[0] is base
+        for other in links_of(base.table)
+    )
 
 
-def missing_rows(connection: Any, link: Link, wanted: Sequence[tuple[Any, ...]]) -> bool:
+def invents_value(column: Column[Any], dialect: Any) -> bool:
+    """True if a column's type sends a value where it is given ``None``."""
+    process = column.type.dialect_impl(dialect).bind_processor(dialect)
+    try:
+        return process is not None and process(None) is not None
+    except Exception:  # noqa: BLE001 - the statement would fail as well
+        return False
+
+
+def missing_rows(connection: Any, link: Link, wanted: Sequence[tuple[Any, ...]], binding: Binding) -> bool:
     """True if one of the rows that are to be pointed to is not there for the bound tenant.
 
     Args:
         connection: the connection of the statement, in its transaction.
         link: which link.
         wanted: the distinct keys.
+        binding: who writes it.
     """
+    reads = select(*link.targets).distinct()
+    if link.owns or binding.mode is not None:
+        # What is only read (rows for everybody, those of further tenants) may not become the owner of a row.
+        reads = reads.where(_own_rows(link.table, binding, everybody=not link.owns))
     for start in range(0, len(wanted), MOST_AT_ONCE):
         part = wanted[start : start + MOST_AT_ONCE]
-        statement: Any = select(*link.targets).distinct()
         if len(link.targets) == 1:
-            statement = statement.where(link.targets[0].in_([key for (key,) in part]))
+            # Of the type of the column that points, so that the same value is asked for that will be written.
+            keys = bindparam("keys", [key for (key,) in part], expanding=True, type_=link.columns[0].type)
+            statement = reads.where(link.targets[0].in_(keys))
         else:
-            statement = statement.where(tuple_(*link.targets).in_(part))
+            types = [column.type for column in link.columns]
+            statement = reads.where(tuple_(*link.targets, types=types).in_(part))
         if len(connection.execute(statement).all()) < len(part):
             return True
     return False
+
+
+def _own_rows(table: FromClause, binding: Binding, *, everybody: bool) -> ColumnElement[bool]:
+    kind = classify_alone(getattr(table, "element", table))
+    assert isinstance(kind, Owned | Child)
+    if isinstance(kind, Child):
+        parent = kind.parent.alias()
+        keys = select(*(parent.c[column.key] for column in kind.targets))
+        own = [table.c[column.key] for column in kind.columns]
+        above = keys.where(_own_rows(parent, binding, everybody=everybody))
+        return own[0].in_(above) if len(own) == 1 else tuple_(*own).in_(above)
+    assert binding.identity is not None
+    assert binding.identity.tenant is not None
+    column = table.c[kind.column.key]
+    mine = column == kind.convert(binding.identity.tenant.id)
+    if not everybody or kind.everyone is NO_GLOBAL:
+        return mine
+    return or_(mine, column.is_(None) if kind.everyone is None else column == kind.everyone)
 
 
 def foreign_link(link: Link) -> ForeignTenantWrite:

@@ -13,7 +13,7 @@ from sqlalchemy.sql import coercions, roles
 from sqlalchemy.sql.compiler import SQLCompiler
 
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
-from tenantguard.orm.classify import Owned, Shared, classify
+from tenantguard.orm.classify import Shared
 from tenantguard.orm.link_writes import LinkingMixin
 from tenantguard.orm.vouching import refuse
 
@@ -42,8 +42,8 @@ class MySQLMixin(LinkingMixin):
             return text
         statement: Any = self.stack[-1]["selectable"]
         table: Table = statement.table
-        owned = classify(table)
-        if not isinstance(owned, Shared) and not self.dialect.is_mariadb:
+        kind = self.classify(table)
+        if not isinstance(kind, Shared) and not self.dialect.is_mariadb:
             raise StatementRefused(
                 "ON DUPLICATE KEY UPDATE could change a row of another tenant.",
                 mend="Read the row first, then update or insert it.",
@@ -52,20 +52,21 @@ class MySQLMixin(LinkingMixin):
             coercions.expect_as_key(roles.DMLColumnRole, key): value for key, value in on_duplicate.update.items()
         }
         self.vouch_for_parts(values.values())
-        if isinstance(owned, Owned) and owned.column.key in values:
-            given = values[owned.column.key]
-            # The new row's own tenant key is checked itself.
-            if not (isinstance(given, Column) and given.table is on_duplicate.inserted_alias):
+        for fixed in self.fixed_keys(kind):
+            given = values.get(fixed.column.key)
+            # The new row's own key is checked itself.
+            own_key = isinstance(given, Column) and given.table is on_duplicate.inserted_alias
+            if fixed.column.key in values and not (own_key and given.name == fixed.column.name):
                 raise ForeignTenantWrite(
-                    f"ON DUPLICATE KEY UPDATE sets the tenant key of {table.name!r}.",
+                    f"ON DUPLICATE KEY UPDATE sets the {fixed.dimension} key of {table.name!r}.",
                     mend="Leave it out: it never changes.",
                 )
         self.note_set_links(table, values, ())
         order = [key for key in on_duplicate._parameter_ordering or () if key in values]
         order += [column.key for column in table.columns if column.key in values and column.key not in order]
         own, kept = "", None
-        if not isinstance(owned, Shared):
-            own = self.process(self.predicate(owned, table))
+        if not isinstance(kind, Shared):
+            own = self.process(self.predicates.predicate(kind, table, write=True))
             kept = table.autoincrement_column
             if kept is not None and kept.key not in values:
                 values[kept.key] = kept
@@ -102,7 +103,7 @@ class MySQLMixin(LinkingMixin):
 
     def returning_clause(self, stmt: Any, *args: Any, **kw: Any) -> str:
         upserts = getattr(getattr(stmt, "_post_values_clause", None), "__visit_name__", "") == "on_duplicate_key_update"
-        if self._guards and upserts and not isinstance(classify(stmt.table), Shared):
+        if self._guards and upserts and not isinstance(self.classify(stmt.table), Shared):
             raise StatementRefused(
                 "RETURNING after ON DUPLICATE KEY UPDATE would show a row of another tenant that is in the way.",
                 mend="Read the row afterwards.",

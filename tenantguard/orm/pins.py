@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.identity import _WeakInstanceDict
 
-from tenantguard.context import Binding, current_binding
+from tenantguard.binding import Binding, current_binding
 from tenantguard.errors import TenantMismatch
 
 __all__ = ["install_session_pins", "pin_of"]
@@ -25,15 +25,19 @@ _ATTACHED: Final = "tenantguard attached"
 def pin_of(binding: Binding | None) -> object:
     """Return what sessions and transactions are pinned to: a tenant's id, ``None`` for a system context.
 
-    Where neither is bound, the answer equals no pin.
+    An identity that is narrowed inside its tenant, or that reads further tenants, has a pin of its own: what was read
+    with one reach never answers for another. Where nothing is bound, the answer equals no pin.
     """
     if binding is None:
         return _NOBODY
     if binding.system is not None:
         return None
-    if binding.identity is None or binding.identity.tenant is None:
+    identity = binding.identity
+    if identity is None or identity.tenant is None:
         return _NOBODY
-    return binding.identity.tenant.id
+    if identity.dimensions or binding.reads:
+        return (identity.tenant.id, frozenset(identity.dimensions), binding.reads)
+    return identity.tenant.id
 
 
 def _refuse() -> TenantMismatch:

@@ -10,7 +10,7 @@ import functools
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
-from sqlalchemy import Engine
+from sqlalchemy import Engine, MetaData
 from sqlalchemy.ext.asyncio import AsyncEngine, AsyncSession
 from sqlalchemy.ext.asyncio import async_sessionmaker as sqlalchemy_async_sessionmaker
 from sqlalchemy.orm import Session
@@ -18,6 +18,7 @@ from sqlalchemy.orm import sessionmaker as sqlalchemy_sessionmaker
 
 from tenantguard.errors import ConfigurationError
 from tenantguard.orm.caches import ModeCache, install_mode_caches
+from tenantguard.orm.classify import check_metadata
 from tenantguard.orm.compiler import scoped_compiler
 from tenantguard.orm.connections import guard_last_steps, guard_pool, starting_up
 from tenantguard.orm.execution import scoped_execution
@@ -39,14 +40,17 @@ def is_protected(engine: Engine | AsyncEngine) -> bool:
     return hasattr(engine.dialect, "tenantguard_protected")
 
 
-def protect(engine: _E, *, functions: Iterable[str] = ()) -> _E:
+def protect(engine: _E, *, metadata: MetaData | Iterable[MetaData] | None = None, functions: Iterable[str] = ()) -> _E:
     """Put the barrier into an engine, for good: every statement through it is scoped or refused.
 
-    Protecting an engine twice changes nothing but adds the functions.
+    Protecting an engine twice changes nothing but adds the functions and the MetaData.
 
     Args:
         engine: an `sqlalchemy.Engine` or `AsyncEngine` of SQLite, PostgreSQL, MySQL or MariaDB, best before its
             first connection.
+        metadata: the MetaData, one or several, whose tables the database holds. Then they are checked when the engine
+            first connects, and tables of another MetaData are refused. Without it, two tables of the process that have
+            one name must be classified alike.
         functions: names of SQL functions of yours that only compute from their arguments, for example
             ``["my_rank", "geo.distance"]``. Others than these and the well-known ones are refused.
 
@@ -68,9 +72,13 @@ def protect(engine: _E, *, functions: Iterable[str] = ()) -> _E:
             f"The barrier does not know the SQL of {dialect.name!r}.", mend="Use SQLite, PostgreSQL, MySQL or MariaDB."
         )
     allowed = frozenset(name.lower() for name in functions)
+    holds = _several(metadata)
     if is_protected(sync_engine):
         dialect.statement_compiler.allowed_functions |= allowed
+        if holds:
+            dialect.tenantguard_metadata = (dialect.tenantguard_metadata or []) + holds
         return engine
+    dialect.tenantguard_metadata = holds
     install_session_pins()
     starting: set[int] = set()
     dialect.statement_compiler = scoped_compiler(dialect.statement_compiler, allowed)
@@ -86,11 +94,23 @@ def protect(engine: _E, *, functions: Iterable[str] = ()) -> _E:
     return engine
 
 
+def _several(metadata: object) -> list[MetaData] | None:
+    if metadata is None:
+        return None
+    given = [metadata] if isinstance(metadata, MetaData) else list(metadata) if isinstance(metadata, Iterable) else []
+    if not given or not all(isinstance(one, MetaData) for one in given):
+        raise ConfigurationError(
+            "metadata is no MetaData, and no list of some.", mend="For example metadata=Base.metadata."
+        )
+    return given
+
+
 def _initialize(original: Any, starting: set[int]) -> Any:
     """Let the dialect ask the server for its version on the first connection, when nobody is bound yet."""
 
     @functools.wraps(original)
     def initialize(connection: Any) -> None:
+        check_metadata(*(connection.dialect.tenantguard_metadata or ()))
         starting.add(id(connection))
         token = starting_up.set(True)
         try:
@@ -102,24 +122,40 @@ def _initialize(original: Any, starting: set[int]) -> Any:
     return initialize
 
 
-def sessionmaker(engine: Engine, **options: Any) -> "sqlalchemy_sessionmaker[Session]":
+def sessionmaker(
+    engine: Engine,
+    *,
+    metadata: MetaData | Iterable[MetaData] | None = None,
+    functions: Iterable[str] = (),
+    **options: Any,
+) -> "sqlalchemy_sessionmaker[Session]":
     """Protect an engine and return SQLAlchemy's own ``sessionmaker`` bound to it.
 
     Args:
         engine: see `protect`.
+        metadata: see `protect`.
+        functions: see `protect`.
         options: of `sqlalchemy.orm.sessionmaker`.
     """
-    return sqlalchemy_sessionmaker(bind=protect(engine), **options)
+    return sqlalchemy_sessionmaker(bind=protect(engine, metadata=metadata, functions=functions), **options)
 
 
-def async_sessionmaker(engine: AsyncEngine, **options: Any) -> "sqlalchemy_async_sessionmaker[AsyncSession]":
+def async_sessionmaker(
+    engine: AsyncEngine,
+    *,
+    metadata: MetaData | Iterable[MetaData] | None = None,
+    functions: Iterable[str] = (),
+    **options: Any,
+) -> "sqlalchemy_async_sessionmaker[AsyncSession]":
     """Protect an engine and return SQLAlchemy's own ``async_sessionmaker`` bound to it.
 
     ``expire_on_commit`` is off unless said otherwise, as SQLAlchemy advises for async sessions.
 
     Args:
         engine: see `protect`.
+        metadata: see `protect`.
+        functions: see `protect`.
         options: of `sqlalchemy.ext.asyncio.async_sessionmaker`.
     """
     options.setdefault("expire_on_commit", False)
-    return sqlalchemy_async_sessionmaker(bind=protect(engine), **options)
+    return sqlalchemy_async_sessionmaker(bind=protect(engine, metadata=metadata, functions=functions), **options)

@@ -8,7 +8,7 @@ from typing import Any
 
 from sqlalchemy.engine.cursor import CursorResult
 
-from tenantguard.context import current_binding, raw_binding
+from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import TenantMismatch
 from tenantguard.orm.pins import pin_of
 

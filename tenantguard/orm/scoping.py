@@ -8,46 +8,67 @@ A table that is rendered without having been planned for is refused (`tenantguar
 not understand does not pass.
 """
 
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
 from typing import Any
 
-from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, select, tuple_
+from sqlalchemy import ColumnElement, FromClause, and_
 from sqlalchemy.sql.elements import Grouping
 
-from tenantguard.context import raw_binding
-from tenantguard.orm.classify import Child, Owned
+from tenantguard.errors import UnclassifiedTable
+from tenantguard.orm.classify import (
+    Child,
+    Key,
+    Kind,
+    Owned,
+    Shared,
+    belongs_to_tenants,
+    classify,
+    classify_alone,
+    real_table,
+)
 from tenantguard.orm.froms import FromPlan
-from tenantguard.orm.key_types import ExactKeyMixin, equals_exactly
+from tenantguard.orm.key_types import ExactKeyMixin
+from tenantguard.orm.lifts import READ, WRITE, Lifts
+from tenantguard.orm.predicates import Predicates
+from tenantguard.orm.tables import namesakes
 from tenantguard.orm.vouching import VouchingMixin, refuse
 
-__all__ = ["ScopingMixin", "tenant_value"]
-
-
-def tenant_value(convert: Callable[[str], object]) -> object:
-    """Return the bound tenant's id as its key column takes it; ``None`` where there is none.
-
-    It never raises, since it runs while parameters are collected, where an exception would be wrapped together
-    with the statement's values. The execution context refuses ``None`` before anything is sent.
-    """
-    binding = raw_binding()
-    if binding is None or binding.system is not None or binding.identity is None or binding.identity.tenant is None:
-        return None
-    if convert is str:
-        return binding.identity.tenant.id
-    try:
-        return convert(binding.identity.tenant.id)
-    except ValueError:
-        return None
+__all__ = ["ScopingMixin"]
 
 
 class ScopingMixin(ExactKeyMixin, VouchingMixin):
     """Adds predicates to SELECTs. Mixed in before a dialect's compiler."""
 
     plans: list[FromPlan]
-    tenant_binds: dict[object, tuple[BindParameter[Any], Callable[[str], object]]]
+    predicates: Predicates
+    lifts: Lifts
     baked: bool
+
+    def classify(self, table: object) -> Kind:
+        """Return what a table is to this engine.
+
+        Raises:
+            UnclassifiedTable: it is nothing, or of none of the MetaData that the engine was declared to hold.
+        """
+        own = self.dialect.tenantguard_metadata  # type: ignore[attr-defined]
+        if own is None:
+            kind = classify(table)
+        else:
+            kind = classify_alone(table)
+            real = real_table(table)
+            if not any(metadata.tables.get(real.key) is real for metadata in own):
+                raise UnclassifiedTable(
+                    f"The table {real.name!r} is of another MetaData than the engine was declared to hold.",
+                    mend="Name its MetaData as well: protect(engine, metadata=[...]).",
+                )
+        if (
+            isinstance(kind, Shared)
+            and self.schema_translate_map
+            and any(belongs_to_tenants(other) for other in namesakes(real_table(table), any_schema=True))
+        ):
+            refuse(f"a translated schema for the shared table {getattr(table, 'name', '')!r}, whose name others own")
+        return kind
 
     def scope_where(self, criteria: tuple[Any, ...], predicates: list[ColumnElement[bool]]) -> tuple[Any, ...]:
         """Return the author's criteria, in parentheses, and the predicates beside them."""
@@ -57,34 +78,46 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
             return tuple(predicates)
         return (Grouping(and_(*criteria)), *predicates)
 
-    def tenant_bind(self, owned: Owned) -> BindParameter[Any]:
-        """Return the parameter that holds the tenant when the statement runs: one per statement and key type."""
-        convert, type_ = owned.convert, owned.column.type
-        key = (convert, type(type_), repr(type_))
-        known = self.tenant_binds.get(key)
-        if known is None:
-            bind: BindParameter[Any] = BindParameter(
-                "tenantguard_tenant", unique=True, type_=type_, callable_=partial(tenant_value, convert)
-            )
-            known = self.tenant_binds[key] = (bind, convert)
-        return known[0]
+    def fixed_keys(self, kind: Kind) -> tuple[Key, ...]:
+        """Return the keys of a table that are fixed for the bound identity: the tenant's and what it is narrowed in."""
+        if isinstance(kind, Shared):
+            return ()
+        narrower = tuple(key for key in kind.narrower if key.dimension in self.predicates.narrowed)
+        return (kind.key, *narrower) if isinstance(kind, Owned) else narrower
 
-    def predicate(self, owned: Owned | Child, element: FromClause) -> ColumnElement[bool]:
-        """Return the predicate of a table that belongs to tenants, in the words of the alias that it goes by."""
-        if isinstance(owned, Child):
-            # The inner SELECT is scoped as it compiles, as any other is. It is not correlated, so that it means the
-            # same in every clause.
-            parent = owned.parent.alias()
-            keys = select(*(parent.c[column.key] for column in owned.targets))
-            own = [element.c[column.key] for column in owned.columns]
-            return own[0].in_(keys) if len(own) == 1 else tuple_(*own).in_(keys)
-        column: ColumnElement[Any] = element.c[owned.column.key]
-        return equals_exactly(column, self.tenant_bind(owned))
+    def row_predicate(self, kind: Owned | Child, element: FromClause) -> ColumnElement[bool] | None:
+        """Return the predicate of a table whose rows are read; ``None`` where the barrier is lifted for it."""
+        if self.lifts.holds(READ, element):
+            return None
+        return self.predicates.predicate(kind, element, write=False)
+
+    def changed_predicate(self, kind: Owned | Child, element: FromClause) -> ColumnElement[bool] | None:
+        """Return the predicate of a table whose rows are changed; ``None`` where the barrier is lifted for it."""
+        if self.lifts.holds(WRITE, element):
+            return None
+        return self.predicates.predicate(kind, element, write=True)
 
     @contextmanager
-    def planned(self, froms: Iterable[FromClause], *, insert: bool = False) -> Iterator[FromPlan]:
-        """Plan a FROM list, for the time in which its statement is rendered."""
-        plan = FromPlan(froms, None if insert else self.predicate)
+    def planned(
+        self, froms: Iterable[FromClause], *, targets: Iterable[FromClause] = (), insert: bool = False
+    ) -> Iterator[FromPlan]:
+        """Plan a FROM list, for the time in which its statement is rendered.
+
+        Args:
+            froms: its elements.
+            targets: those of them whose rows are changed.
+            insert: True for the target of an INSERT, which has no rows yet.
+        """
+        changed = {id(target) for target in targets}
+
+        def predicate(kind: Owned | Child, element: FromClause) -> ColumnElement[bool] | None:
+            if insert:
+                return None
+            if id(element) in changed:
+                return self.changed_predicate(kind, element)
+            return self.row_predicate(kind, element)
+
+        plan = FromPlan(froms, predicate, self.classify)
         self.plans.append(plan)
         try:
             yield plan
@@ -151,7 +184,7 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
 
     def visit_bindparam(self, bindparam: Any, *args: Any, **kwargs: Any) -> str:
         if (kwargs.get("literal_binds") or kwargs.get("literal_execute")) and any(
-            bind is bindparam for bind, _ in self.tenant_binds.values()
+            bind is bindparam for bind, _, _ in self.predicates.binds
         ):
             # The value would stand in the SQL text, and the text outlives the tenant.
             self.baked = True

@@ -13,27 +13,16 @@ from sqlalchemy import Insert, Table
 from sqlalchemy.sql.compiler import WARN_LINTING, SQLCompiler
 
 from tenantguard.context import current_system
-from tenantguard.errors import ConfigurationError, UnclassifiedTable, UnprotectedEngine
-from tenantguard.orm.classify import Shared, classify
+from tenantguard.errors import UnprotectedEngine
+from tenantguard.orm.classify import belongs_to_tenants
 
 __all__ = ["ASKING", "install_stranger_check"]
-
-
-def _belongs_to_tenants(table: object) -> bool:
-    if not isinstance(table, Table):
-        return False
-    try:
-        return not isinstance(classify(table), Shared)
-    except UnclassifiedTable:
-        return False  # of another library's engine
-    except ConfigurationError:
-        return True
 
 
 def _refuse_strangers(table: object, visitor: Any) -> None:
     # Statements that are compiled for printing are not linted, and what was compiled so can't be executed.
     executes = isinstance(visitor, SQLCompiler) and visitor.statement is not None and visitor.linting & WARN_LINTING
-    if executes and not hasattr(visitor, "vouched_text") and current_system() is None and _belongs_to_tenants(table):
+    if executes and not hasattr(visitor, "vouched_text") and current_system() is None and belongs_to_tenants(table):
         raise UnprotectedEngine(
             f"The table {getattr(table, 'name', '')!r} is owned by tenants, and the engine that compiles the statement "
             "has no barrier.",

@@ -26,7 +26,10 @@ else:
 
 __all__ = ["VouchingMixin", "refuse"]
 
-_SYSTEM = 'Write it with SQLAlchemy constructs, or run it in a block of system("why").'
+_SYSTEM = (
+    'Write it with SQLAlchemy constructs, or run it in a block of allow_raw("why") and filter by tenant yourself, '
+    'or of system("why").'
+)
 
 
 def refuse(what: str, mend: str = _SYSTEM) -> NoReturn:
@@ -52,8 +55,23 @@ def _renders_itself(element: object) -> bool:
 class VouchingMixin(SQLCompiler):
     """Overrides for every textual part of a statement. Mixed in before a dialect's compiler."""
 
+    mode: Any
+    """See `tenantguard.binding.Binding`."""
     unscoped: bool
+    raw: bool
+    """Whether the author vouches for what the barrier can't (`tenantguard.permits.allow_raw`)."""
+    used_raw: bool
     allowed_functions: frozenset[str] = frozenset()
+
+    def question(self, what: str, mend: str = _SYSTEM) -> None:
+        """Refuse a part that the barrier can't vouch for, unless its author does.
+
+        Raises:
+            StatementRefused: its author does not.
+        """
+        if not self.raw:
+            refuse(what, mend)
+        self.used_raw = True
 
     def vouch_for_parts(self, *roots: Iterable[Visitable] | Visitable | None) -> None:
         """Refuse constructs that render themselves, anywhere in one statement.
@@ -65,28 +83,28 @@ class VouchingMixin(SQLCompiler):
         """
         for element in _own_parts(roots):
             if _renders_itself(element):
-                refuse(f"the construct {type(element).__name__}, which renders SQL of its own")
+                self.question(f"the construct {type(element).__name__}, which renders SQL of its own")
 
     def visit_textclause(self, textclause: Any, add_to_result_map: Any = None, **kw: Any) -> str:
         if not self.unscoped and (
             not self.stack or not (is_plain_fragment(textclause.text) or is_plain_prefix(textclause.text))
         ):
-            refuse("a text() part")
+            self.question("a text() part")
         return super().visit_textclause(textclause, add_to_result_map=add_to_result_map, **kw)
 
     def visit_textual_select(self, taf: Any, compound_index: Any = None, asfrom: bool = False, **kw: Any) -> str:
         if not self.unscoped:
-            refuse("a SELECT made of text()")
+            self.question("a SELECT made of text()")
         return super().visit_textual_select(taf, compound_index=compound_index, asfrom=asfrom, **kw)
 
     def visit_tstring(self, tstring: Any, add_to_result_map: Any = None, **kw: Any) -> str:
         if not self.unscoped:
-            refuse("a template string")
+            self.question("a template string")
         return super().visit_tstring(tstring, add_to_result_map=add_to_result_map, **kw)
 
     def visit_column(self, column: Any, *args: Any, **kw: Any) -> str:
         if column.is_literal and not self.unscoped and not is_plain_fragment(column.name):
-            refuse("a literal_column()")
+            self.question("a literal_column()")
         return super().visit_column(column, *args, **kw)
 
     def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> str:
@@ -103,7 +121,7 @@ class VouchingMixin(SQLCompiler):
 
     def _vouch_operator(self, operator: Any) -> None:
         if not self.unscoped and not is_plain_operator(operator.opstring):
-            refuse("a custom operator made of other than symbols")
+            self.question("a custom operator made of other than symbols")
 
     def visit_function(self, func: Any, add_to_result_map: Any = None, **kwargs: Any) -> str:
         if not self.unscoped:
@@ -112,28 +130,28 @@ class VouchingMixin(SQLCompiler):
             full = ".".join([*packages, name])
             # A package such as pg_catalog could name a function that only shares its name with a pure one.
             if full not in self.allowed_functions and (packages or name not in PURE_FUNCTIONS):
-                raise StatementRefused(
-                    f"The statement calls the function {full[:80]!r}, which could run SQL of its own.",
+                self.question(
+                    f"a call of the function {full[:80]!r}, which could run SQL of its own",
                     mend='If it only computes from its arguments, name it: protect(engine, functions=["…"]).',
                 )
         return super().visit_function(func, add_to_result_map=add_to_result_map, **kwargs)
 
     def visit_extract(self, extract: Any, **kwargs: Any) -> str:
         if not self.unscoped and not is_plain_field(str(extract.field)):
-            refuse("an EXTRACT of an unknown field")
+            self.question("an EXTRACT of an unknown field")
         return super().visit_extract(extract, **kwargs)
 
     def visit_typeclause(self, typeclause: Any, **kw: Any) -> str:
         text = super().visit_typeclause(typeclause, **kw)
         if not self.unscoped and not _is_plain_type(text):
-            refuse("a cast to a type whose name holds other than words and numbers")
+            self.question("a cast to a type whose name holds other than words and numbers")
         return text
 
     def _generate_prefixes(self, stmt: Any, prefixes: Any, **kw: Any) -> str:
         if not self.unscoped:
             for clause, _dialect in prefixes:
                 if not isinstance(clause, TextClause) or not is_plain_prefix(clause.text):
-                    refuse("a prefix or suffix")
+                    self.question("a prefix or suffix")
         return super()._generate_prefixes(stmt, prefixes, **kw)
 
     def format_from_hint_text(self, sqltext: Any, table: Any, hint: Any, iscrud: Any) -> str:
@@ -153,7 +171,7 @@ class VouchingMixin(SQLCompiler):
     def _vouch_hint(self, hint: object) -> None:
         # ONLY is what PostgreSQL's compiler itself accepts: the table without those that inherit from it.
         if not self.unscoped and not (isinstance(hint, str) and hint.upper() == "ONLY"):
-            refuse("a hint")
+            self.question("a hint")
 
 
 def _own_parts(roots: Iterable[Any]) -> Iterator[ClauseElement]:

@@ -7,17 +7,23 @@ value with the bound tenant before anything is sent. A key that comes from an SQ
 so it is refused.
 """
 
+from functools import partial
 from typing import Any, Final, final
 
 from sqlalchemy import BindParameter, Column, Table, and_
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.util import tables_from_leftmost
 
+from tenantguard.binding import SYSTEM_MODE
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
-from tenantguard.orm.classify import Owned, Shared, classify
+from tenantguard.orm.classify import Key, Owned, Shared, belongs_to_tenants, classify_alone
+from tenantguard.orm.lifts import MOVE, WRITE
 from tenantguard.orm.link_writes import names_column
+from tenantguard.orm.marks import TENANT
 from tenantguard.orm.mysql import MySQLMixin
-from tenantguard.orm.scoping import tenant_value
+from tenantguard.orm.predicates import check_wide, key_value
+from tenantguard.orm.side_effects import refuse_actions, refuse_replacing
+from tenantguard.orm.vouching import refuse
 
 __all__ = ["WritingMixin"]
 
@@ -37,10 +43,11 @@ class _Compiled:
         return self._state
 
 
-def _expression_refused(table: str) -> ForeignTenantWrite:
+def _expression_refused(key: Key) -> ForeignTenantWrite:
     return ForeignTenantWrite(
-        f"The tenant key of {table!r} is written from an SQL expression, whose value can't be checked.",
-        mend=_LEAVE_OUT,
+        f"The {key.dimension} key of {key.column.table.name!r} is written from an SQL expression, whose value can't be "
+        "checked.",
+        mend=_LEAVE_OUT if key.dimension == TENANT else "Give it as a value, or leave it out.",
     )
 
 
@@ -49,15 +56,11 @@ def _default_fills(column: Column[Any]) -> bool:
     return default is not None and bool(getattr(default, "is_callable", False) or getattr(default, "is_scalar", False))
 
 
-def _table_name(column: Column[Any]) -> str:
-    return str(getattr(column.table, "name", ""))
-
-
 class WritingMixin(MySQLMixin):
     """Adds predicates and checks to INSERT, UPDATE and DELETE. Mixed in before a dialect's compiler."""
 
-    checked_binds: list[tuple[BindParameter[Any] | str, Owned]]
-    """Parameters, as objects or by name, that must hold the bound tenant in every row."""
+    checked_binds: list[tuple[BindParameter[Any] | str, Key]]
+    """Parameters, as objects or by name, that must hold the bound value of a key in every row."""
 
     def visit_update(self, update_stmt: Any, visiting_cte: Any = None, **kw: Any) -> str:
         return self._scope_dml("update", update_stmt, visiting_cte, kw)
@@ -74,37 +77,46 @@ class WritingMixin(MySQLMixin):
         targets = list(tables_from_leftmost(core.table))
         froms = [core.table, *(element for element in state._extra_froms if element not in targets)]
         self.vouch_for_parts(core.get_children(), froms)
+        for table in targets:
+            if isinstance(table, Table):
+                self._refuse_side_effects(table, kind, state._dict_parameters or {})
         if kind == "update":
+            # MySQL's UPDATE of several tables sets columns of the others as well.
+            assigned = [key.table for key in (state._dict_parameters or {}) if isinstance(key, Column)]
+            targets += [table for table in assigned if table in froms and table not in targets]
             self._check_assignments(core, state, several=bool(state._extra_froms))
-        with self.planned(froms) as plan:
+        with self.planned(froms, targets=targets) as plan:
             scoped = core._clone()
             scoped._where_criteria = self.scope_where(core._where_criteria, plan.where)
             state.statement = scoped
             return render(_Compiled(state), visiting_cte=visiting_cte, **kw)
 
+    def _refuse_side_effects(self, table: Table, kind: str, values: dict[Any, Any]) -> None:
+        if kind == "update":
+            refuse_replacing(table, self.dialect.name)
+        refuse_actions(
+            table,
+            kind,
+            lambda column: column.key in (self.column_keys or ()) or any(names_column(k, column) for k in values),
+        )
+
     def _check_assignments(self, core: Any, state: Any, *, several: bool) -> None:
-        """Let SET name a tenant key only with the value that it already has."""
+        """Let SET name a key only with the value that it already has, except where rows are moved."""
         values: dict[Any, Any] = dict(state._dict_parameters or {})
         for table in tables_from_leftmost(core.table):
-            owned = classify(table)
-            if not isinstance(owned, Owned):
-                continue
-            for key, value in values.items():
-                if names_column(key, owned.column):
-                    if several:
-                        raise StatementRefused(
-                            f"An UPDATE of several tables sets the tenant key of {table!r}.",
-                            mend="Leave it out: it never changes.",
-                        )
-                    values[key] = self._checked(value, owned)
-            if owned.column.key in (self.column_keys or ()):
-                self.checked_binds.append((owned.column.key, owned))
+            moving = self.lifts.holds(MOVE, table)
+            if moving:
+                self._check_move(table, values, several=several)
+            for fixed in self.fixed_keys(self.classify(table)):
+                if moving and fixed.dimension == TENANT:
+                    continue
+                self._check_fixed(fixed, values, several=several)
         for key in values:
             if isinstance(key, Column) and key.table not in tables_from_leftmost(core.table):
                 # Only MySQL's UPDATE of several tables sets columns of the others.
-                owned = classify(key.table)
-                if isinstance(owned, Owned) and key.key == owned.column.key:
-                    raise _expression_refused(str(key.table))
+                for fixed in self.fixed_keys(self.classify(key.table)):
+                    if key.key == fixed.column.key:
+                        raise _expression_refused(fixed)
         if isinstance(core.table, Table):
             self.note_set_links(core.table, values, self.column_keys or ())
             self.refuse_links_of_others(core.table, values)
@@ -113,80 +125,161 @@ class WritingMixin(MySQLMixin):
         if values:
             state._dict_parameters = values
 
-    def _checked(self, value: Any, owned: Owned) -> BindParameter[Any]:
-        """Return a given tenant key as a parameter that the execution context will compare."""
-        bind = self.as_parameter(value, owned.column)
+    def _check_fixed(self, fixed: Key, values: dict[Any, Any], *, several: bool) -> None:
+        table = fixed.column.table
+        named = fixed.column.key in (self.column_keys or ())
+        for key, value in values.items():
+            if names_column(key, fixed.column):
+                named = True
+                if several:
+                    raise StatementRefused(
+                        f"An UPDATE of several tables sets the {fixed.dimension} key of {table.name!r}.",
+                        mend="Leave it out: it never changes.",
+                    )
+                values[key] = self._checked(value, fixed)
+        if fixed.column.key in (self.column_keys or ()):
+            self.checked_binds.append((fixed.column.key, fixed))
+        if not named and (fixed.column.onupdate is not None or fixed.column.server_onupdate is not None):
+            raise ForeignTenantWrite(
+                f"The {fixed.dimension} key of {table.name!r} has an onupdate, which could move rows.",
+                mend="Leave onupdate out: the key never changes.",
+            )
+
+    def _check_move(self, table: Any, values: dict[Any, Any], *, several: bool) -> None:
+        """Let rows go to another tenant only without what they would drag across.
+
+        Raises:
+            ForeignTenantWrite: the new tenant is no value, or a foreign key would point back.
+        """
+        kind = self.classify(table)
+        if not isinstance(kind, Owned) or several or not isinstance(table, Table):
+            raise ForeignTenantWrite(
+                f"Rows of {getattr(table, 'name', '')!r} can't be moved so.",
+                mend="Move rows of one table that has a tenant key, without further tables in the UPDATE.",
+            )
+        for key, value in values.items():
+            if names_column(key, kind.column) and (bind := self.as_parameter(value, kind.column)) is None:
+                raise _expression_refused(kind.key)
+            if names_column(key, kind.column):
+                values[key] = bind
+        for link in self.links_of(table):
+            # Whether the value is NULL is looked at when the statement runs.
+            if not any(names_column(key, one) for key in values for one in link.columns):
+                names = ", ".join(column.name for column in link.columns)
+                raise ForeignTenantWrite(
+                    f"Moved rows of {table.name!r} would point back through the foreign key {names}.",
+                    mend="Set it to NULL in the same statement, or have it contain the tenant keys of both tables.",
+                )
+
+    def _checked(self, value: Any, key: Key) -> BindParameter[Any]:
+        """Return a given key as a parameter that the execution context will compare."""
+        bind = self.as_parameter(value, key.column)
         if bind is None:
-            raise _expression_refused(owned.column.table.name)
-        self.checked_binds.append((bind, owned))
+            raise _expression_refused(key)
+        self.checked_binds.append((bind, key))
         return bind
 
     def visit_insert(self, insert_stmt: Any, visited_bindparam: Any = None, visiting_cte: Any = None, **kw: Any) -> str:
         render = super().visit_insert
         if self.unscoped:
+            if self.mode == SYSTEM_MODE:
+                self._refuse_rows_for_everybody_by_oversight(insert_stmt)
             return render(insert_stmt, visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)
         state = insert_stmt._compile_state_factory(insert_stmt, self, **kw)
         core = state.statement
         self.vouch_for_parts(core.get_children(), [core.table])
-        owned = classify(core.table)
-        prefetched = isinstance(owned, Owned) and self._stamp(core, state, owned, in_cte=visiting_cte is not None)
+        kind = self.classify(core.table)
+        refuse_replacing(core.table, self.dialect.name)
+        if self.lifts.holds(WRITE, core.table) or self.lifts.holds(MOVE, core.table):
+            raise StatementRefused(
+                "An INSERT can't write across tenants.", mend='Insert as the row\'s own tenant, or use system("why").'
+            )
+        if isinstance(kind, Owned):
+            for dimension in self.predicates.narrowed - {key.dimension for key in kind.narrower}:
+                if kind.through is None:
+                    check_wide(kind, dimension, write=True)
+        by_default = [
+            key for key in self.fixed_keys(kind) if self._stamp(core, state, key, in_cte=visiting_cte is not None)
+        ]
         self.note_insert_links(core, state)
         with self.planned([core.table], insert=True):
             text = render(_Compiled(state), visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)
         self.name_prefetched(self.insert_prefetch)
-        if isinstance(owned, Owned) and prefetched:
-            if owned.column not in self.insert_prefetch:
+        for key in by_default:
+            if key.column not in self.insert_prefetch:
                 raise StatementRefused(
-                    f"The tenant key of {core.table.name!r} would not be filled by this INSERT.",
+                    f"The {key.dimension} key of {core.table.name!r} would not be filled by this INSERT.",
                     mend="Give the column default=stamp_tenant.",
                 )
-            self.checked_binds.append((self._within_exec_param_key_getter(owned.column), owned))
+            self.checked_binds.append((self._within_exec_param_key_getter(key.column), key))
         return text
 
-    def _stamp(self, core: Any, state: Any, owned: Owned, *, in_cte: bool) -> bool:
-        """See to it that each row gets a tenant key that is, or will be, compared with the bound tenant.
+    def _refuse_rows_for_everybody_by_oversight(self, statement: Any) -> None:
+        """In a system context nothing fills the tenant key, and where NULL marks rows for everybody, nothing would
+        fail.
+
+        Raises:
+            ForeignTenantWrite: the key is not given.
+        """
+        if not isinstance(statement.table, Table) or not belongs_to_tenants(statement.table):
+            return
+        kind = classify_alone(statement.table)
+        if not isinstance(kind, Owned) or kind.everyone is not None:
+            return
+        given = [*(statement._values or ()), *(statement._select_names or ()), *(self.column_keys or ())]
+        given += [key for rows in statement._multi_values for row in rows for key in row]
+        if not any(names_column(key, kind.column) for key in given):
+            raise ForeignTenantWrite(
+                f"A row of {statement.table.name!r} without a tenant would be for everybody.",
+                mend="Give the tenant key; sqlalchemy.null() where the row is meant for everybody.",
+            )
+
+    def _stamp(self, core: Any, state: Any, key: Key, *, in_cte: bool) -> bool:
+        """See to it that each row gets a key that is, or will be, compared with what is bound.
 
         Returns:
             True if the column's default fills it, which is then checked.
         """
-        column = owned.column
+        column = key.column
         if core.select is not None:
             if any(names_column(name, column) for name in core._select_names or ()):
-                raise _expression_refused(core.table.name)
+                raise _expression_refused(key)
             if not (core.include_insert_from_select_defaults and _default_fills(column)) or in_cte:
                 raise StatementRefused(
-                    f"INSERT from SELECT can't fill the tenant key of {core.table.name!r}.",
+                    f"INSERT from SELECT can't fill the {key.dimension} key of {core.table.name!r}.",
                     mend="Give the column default=stamp_tenant and keep include_defaults=True.",
                 )
             return True
         if state._has_multi_parameters:
-            state._multi_parameters = [self._stamped(row, owned) for row in state._multi_parameters]
+            state._multi_parameters = [self._stamped(row, key) for row in state._multi_parameters]
             state._dict_parameters = state._multi_parameters[0]
             return False
         given = state._dict_parameters or {}
-        if any(names_column(key, column) for key in given):
-            state._dict_parameters = self._stamped(given, owned)
+        if any(names_column(name, column) for name in given):
+            state._dict_parameters = self._stamped(given, key)
             return False
         if column.key in (self.column_keys or ()) or (self.column_keys is None and state._no_parameters):
-            self.checked_binds.append((column.key, owned))
+            self.checked_binds.append((column.key, key))
             return False
         if _default_fills(column) and not in_cte:
             return True
-        state._dict_parameters = self._stamped(given, owned)
+        state._dict_parameters = self._stamped(given, key)
         state._no_parameters = False
         return False
 
-    def _stamped(self, row: dict[Any, Any], owned: Owned) -> dict[Any, Any]:
+    def _stamped(self, row: dict[Any, Any], key: Key) -> dict[Any, Any]:
         stamped = {
-            key: self._checked(value, owned) if names_column(key, owned.column) else value for key, value in row.items()
+            name: self._checked(value, key) if names_column(name, key.column) else value for name, value in row.items()
         }
-        if not any(names_column(key, owned.column) for key in stamped):
-            convert = owned.convert
+        if not any(names_column(name, key.column) for name in stamped):
             bind: BindParameter[Any] = BindParameter(
-                owned.column.key, unique=True, type_=owned.column.type, callable_=lambda: tenant_value(convert)
+                key.column.key,
+                unique=True,
+                type_=key.column.type,
+                callable_=partial(key_value, key.convert, key.dimension),
             )
-            self.checked_binds.append((bind, owned))
-            stamped[owned.column.key] = bind
+            self.checked_binds.append((bind, key))
+            stamped[key.column.key] = bind
         return stamped
 
     def visit_on_conflict_do_update(self, on_conflict: Any, **kw: Any) -> str:
@@ -194,19 +287,24 @@ class WritingMixin(MySQLMixin):
         if not self.unscoped:
             statement: Any = self.stack[-1]["selectable"]
             table = statement.table
-            owned = classify(table)
+            kind = self.classify(table)
             self.vouch_for_parts(on_conflict.update_whereclause, on_conflict.inferred_target_whereclause)
             values = dict(on_conflict.update_values_to_set)
+            for key in values:
+                # Other names would be rendered as they are, and the database could know a column by them.
+                if not (key in table.c if isinstance(key, str) else table.c.contains_column(key)):
+                    refuse("an ON CONFLICT clause that sets what is no column's key", mend="Use the keys of table.c.")
+            self._refuse_side_effects(table, "update", values)
             scoped = on_conflict._clone()
-            if isinstance(owned, Owned):
+            for fixed in self.fixed_keys(kind):
                 for key, value in values.items():
-                    if names_column(key, owned.column) and not self._is_excluded(value, owned):
-                        raise _expression_refused(table.name)
+                    if names_column(key, fixed.column) and not self._is_excluded(value, fixed):
+                        raise _expression_refused(fixed)
             self.note_set_links(table, values, ())
             scoped.update_values_to_set = type(on_conflict.update_values_to_set)(values.items())
             on_conflict = scoped
-            if not isinstance(owned, Shared):
-                predicate = self.predicate(owned, table)
+            if not isinstance(kind, Shared):
+                predicate = self.predicates.predicate(kind, table, write=True)
                 scoped.update_whereclause = (
                     predicate
                     if on_conflict.update_whereclause is None
@@ -216,10 +314,10 @@ class WritingMixin(MySQLMixin):
         return text
 
     @staticmethod
-    def _is_excluded(value: Any, owned: Owned) -> bool:
-        """True for ``excluded.<tenant key>``: the value of the row to be inserted, which is checked itself."""
+    def _is_excluded(value: Any, key: Key) -> bool:
+        """True for ``excluded.<key>``: the value of the row to be inserted, which is checked itself."""
         return (
             isinstance(value, Column)
-            and value.key == owned.column.key
+            and value.name == key.column.name
             and getattr(value.table, "name", "") == "excluded"
         )

@@ -12,7 +12,7 @@ from typing import Final, final
 
 import httpx2
 
-from tenantguard.context import current_binding
+from tenantguard.binding import current_binding
 from tenantguard.errors import ConfigurationError, OutboundError
 from tenantguard.outbound.destinations import Destination
 from tenantguard.outbound.exchange import TokenExchange

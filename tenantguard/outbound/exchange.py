@@ -18,7 +18,7 @@ from concurrent.futures import Future
 from time import monotonic, time
 from typing import Final, final
 
-from tenantguard.context import Credential
+from tenantguard.binding import Credential
 from tenantguard.errors import ConfigurationError, ExchangeError
 from tenantguard.identity import Identity
 from tenantguard.outbound.answers import ClaimNames, Fault, UsableToken, read_answer

@@ -7,7 +7,7 @@ ahead of time to refresh a token: whom it is for is in the request alone.
 import hashlib
 from typing import Final, final
 
-from tenantguard.context import Credential, current_binding
+from tenantguard.binding import Credential, current_binding
 from tenantguard.errors import NotBound, OutboundError
 from tenantguard.identity import Identity
 from tenantguard.outbound.destinations import Destination

@@ -16,7 +16,7 @@ from typing import Any, final
 import msgspec
 from msgspec import UNSET, UnsetType
 
-from tenantguard.context import current_binding
+from tenantguard.binding import current_binding
 from tenantguard.errors import (
     ConfigurationError,
     ExpiredToken,

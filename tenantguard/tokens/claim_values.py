@@ -10,8 +10,8 @@ from typing import Any, Final, TypeAlias
 
 import msgspec
 
-from tenantguard.errors import InvalidToken
-from tenantguard.identity import Actor, ActorType, AuthorizationDetail, Confirmation, Tenant
+from tenantguard.errors import InvalidTenantId, InvalidToken
+from tenantguard.identity import Actor, ActorType, AuthorizationDetail, Confirmation, Tenant, validate_tenant_id
 
 __all__ = [
     "MAX_ACTORS",
@@ -23,6 +23,7 @@ __all__ = [
     "authorization_details_of",
     "claim_at",
     "confirmation_of",
+    "dimensions_at",
     "first_text_at",
     "refuse_claim",
     "scopes_at",
@@ -120,6 +121,37 @@ def tenant_of(tenant_id: Any) -> Tenant:
 def shared_texts(items: tuple[str, ...]) -> tuple[str, ...]:
     """Return an equal tuple that is held once."""
     return _shared_texts(items) if sum(map(len, items)) <= SHARED_LENGTH else items
+
+
+def dimensions_at(claims: Claims, paths: Mapping[str, ClaimPath]) -> tuple[tuple[str, str], ...]:
+    """Return what the token is narrowed to inside its tenant, by dimension.
+
+    Raises:
+        InvalidToken: a claim is there and does not name exactly one value. Nothing that looks like "none" means "all".
+    """
+    narrowed = []
+    for name, path in paths.items():
+        if not _is_there(claims, path):
+            continue
+        try:
+            narrowed.append((shared_text(name), shared_text(validate_tenant_id(claim_at(claims, path)))))
+        except InvalidTenantId:
+            raise refuse_claim(
+                f"The claim that names the {name} is not one usable id.",
+                mend="Have the issuer name one, or leave the claim out where the token is for the whole tenant.",
+            ) from None
+    return tuple(narrowed)
+
+
+def _is_there(claims: Claims, path: ClaimPath) -> bool:
+    at: Any = claims
+    for name in (path,) if isinstance(path, str) else path:
+        if not isinstance(at, Mapping):
+            return True  # and is of a form that names nothing
+        if name not in at:
+            return False
+        at = at[name]
+    return True
 
 
 def scopes_at(claims: Claims, *paths: ClaimPath) -> frozenset[str]:

@@ -9,8 +9,8 @@ Rules for the actor's type, where no ``actor_type`` claim says it: a subject tha
 service; everybody else is human.
 """
 
-from collections.abc import Callable, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass, field
 from typing import Any, Final, Protocol, TypeAlias
 
 import msgspec
@@ -26,6 +26,7 @@ from tenantguard.tokens.claim_values import (
     authorization_details_of,
     claim_at,
     confirmation_of,
+    dimensions_at,
     first_text_at,
     refuse_claim,
     scopes_at,
@@ -103,6 +104,8 @@ class ClaimsProfile:
     Args:
         tenant: where the tenant's id is; the first path that is there counts.
         tenants: a rule that returns the ids of all tenants, for tokens that may name several.
+        dimensions: where the claims are that narrow the right inside the tenant, by the name of the dimension, for
+            example ``{"workspace": "workspace_id"}``. A token without such a claim is as wide as its tenant.
         scopes: the claims that hold scopes, all that are there; or a rule that returns the scopes.
         client_id: where the client's id is; the first that is there counts.
         session_id: where the session's id is.
@@ -117,6 +120,7 @@ class ClaimsProfile:
 
     tenant: tuple[ClaimPath, ...] = ("tenant_id",)
     tenants: TenantsRule | None = None
+    dimensions: Mapping[str, ClaimPath] = field(default_factory=dict, hash=False)
     scopes: tuple[ClaimPath, ...] | ScopesRule = ("scope", "scp")
     client_id: tuple[ClaimPath, ...] = ("client_id", "azp")
     session_id: tuple[ClaimPath, ...] = ("sid",)
@@ -163,6 +167,7 @@ class ClaimsProfile:
             tenant=tenant_of(tenants[0]) if len(tenants) == 1 else None,
             prior_actors=actors[1:],
             scopes=self.scopes(claims) if callable(self.scopes) else scopes_at(claims, *self.scopes),
+            dimensions=dimensions_at(claims, self.dimensions) if self.dimensions else (),
             authorization_details=authorization_details_of(claims.get("authorization_details")) if rare else (),
             issuer=issuer,
             audience=shared_texts(audience_of(claims, self.audience_claims)),

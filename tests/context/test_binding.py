@@ -10,7 +10,8 @@ import anyio.to_thread
 import pytest
 
 from tenantguard import bind, current_actor, current_identity, current_tenant, service_identity, system
-from tenantguard.context import Credential, current_credential, current_system
+from tenantguard.binding import Credential
+from tenantguard.context import current_credential, current_system
 from tenantguard.errors import BindingError, NotBound
 
 A, B = (service_identity("test", tenant=tenant) for tenant in ("a", "b"))

@@ -64,7 +64,7 @@ class Task(Base):
 
 
 class Comment(Base):
-    __tablename__ = "comments"
+    __tablename__ = "task_comments"
     __table_args__ = {"info": owned_through("task_id")}
 
     id: Mapped[int] = mapped_column(primary_key=True)

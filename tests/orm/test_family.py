@@ -10,7 +10,7 @@ from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 from tenantguard import bind, system
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, TenantGuardError
 from tenantguard.orm import owned_through
-from tenantguard.orm.classify import Child, classify
+from tenantguard.orm.classify import Child, classify_alone
 from tests.orm.conftest import A, B
 from tests.orm.family import Base, Campaign, Comment, Invoice, Line, Person, Project, Setting, Task, watchers
 from tests.support.engines import DATABASES, protected_engine, upsert
@@ -59,7 +59,7 @@ def db(engine: Engine, request: pytest.FixtureRequest) -> Session:
 
 def test_what_each_table_is() -> None:
     for table in (Task.__table__, Comment.__table__, Campaign.__table__, watchers):
-        assert isinstance(classify(table), Child)
+        assert isinstance(classify_alone(table), Child)
 
 
 # --- reading -----------------------------------------------------------------------------------------------
@@ -320,5 +320,5 @@ def test_declarations_that_can_not_hold_are_refused() -> None:
             "children", metadata, Column("id", Integer, primary_key=True), column, info=info, extend_existing=True
         )
         with pytest.raises((ConfigurationError, StatementRefused)):
-            classify(table)
+            classify_alone(table)
         metadata.remove(table)

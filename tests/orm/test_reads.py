@@ -68,6 +68,9 @@ READS = {
     "has": (lambda: select(title).where(Document.folder.has(Folder.name == "b-folder")), []),
     "any": (lambda: select(Folder.name).where(Folder.documents.any(Document.size == 1)), ["a-folder"]),
     "lambda": (lambda: lambda_stmt(lambda: select(Document.title)), OWN),
+    "startswith": (lambda: select(title).where(title.startswith("a")), OWN),
+    "contains": (lambda: select(title).where(or_(title.contains("1"), title.icontains("B1"))), ["a1"]),
+    "endswith": (lambda: select(title).where(title.endswith("4")), ["a4"]),
     "shared": (lambda: select(Country.code), ["FR", "NZ"]),
     "nested and": (lambda: select(title).where(and_(true(), or_(true(), Document.size == 9))), OWN),
 }

@@ -38,6 +38,8 @@ REFUSED = {
     "from statement": lambda db: db.scalars(select(Document).from_statement(text("SELECT * FROM documents"))),
     "textual select": lambda db: db.execute(text("SELECT title FROM documents").columns(column("title"))),
     "literal column": lambda db: db.execute(select(literal_column("(SELECT max(title) FROM documents)"))),
+    "quoted literal column": lambda db: db.execute(select(literal_column("'x', (SELECT 1), 'y'"))),
+    "quote within": lambda db: db.execute(select(literal_column("'x''y'"))),
     "order by": lambda db: db.execute(select(Document.title).order_by(text("(SELECT 1 FROM documents)"))),
     "prefix": lambda db: db.execute(select(Document.title).prefix_with("(SELECT 1 FROM documents),")),
     "suffix": lambda db: db.execute(select(Document.title).suffix_with("UNION SELECT title FROM documents")),

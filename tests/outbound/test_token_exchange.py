@@ -11,7 +11,8 @@ import jwt
 import pytest
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
-from tenantguard.context import Credential, bind, current_binding
+from tenantguard.binding import Credential, current_binding
+from tenantguard.context import bind
 from tenantguard.errors import ConfigurationError, ExchangeError, NotBound
 from tenantguard.outbound import Destination, TokenExchange, TokenRequest
 from tenantguard.outbound import exchange as exchange_module

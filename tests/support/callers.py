@@ -4,7 +4,7 @@ from typing import Any
 
 import jwt
 
-from tenantguard.context import Credential
+from tenantguard.binding import Credential
 from tenantguard.identity import Actor, ActorType, Identity, Tenant
 from tenantguard.testing import DevIssuer
 

@@ -5,12 +5,11 @@ from collections.abc import Iterator
 import pytest
 from sqlalchemy import Engine
 
-from tests.orm.attacks.harness import seed
-from tests.support.engines import DATABASES, protected_engine
+from tests.orm.attacks.harness import engine_of
 
 
-@pytest.fixture(scope="module", params=DATABASES)
+@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    with protected_engine(request, request.param) as made:
-        seed(made)
-        yield made
+    made = engine_of(request.param, request.getfixturevalue("postgres_module_url"))
+    yield made
+    made.dispose()

