@@ -66,6 +66,8 @@ class PlainNote(ByHand):
     tenant_id: Mapped[str] = mapped_column(index=True)
     text: Mapped[str]
     author_id: Mapped[int] = mapped_column(ForeignKey("bench_authors.id"))
+    author: Mapped[PlainAuthor] = relationship()
+    remarks: Mapped[list["PlainRemark"]] = relationship(back_populates="note")
 
 
 class PlainRemark(ByHand):
@@ -75,6 +77,7 @@ class PlainRemark(ByHand):
     tenant_id: Mapped[str] = mapped_column(index=True)
     text: Mapped[str]
     note_id: Mapped[int] = mapped_column(ForeignKey("bench_notes.id"))
+    note: Mapped[PlainNote] = relationship(back_populates="remarks")
 
 
 Models = tuple[Any, Any, Any]

@@ -44,6 +44,8 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "tenantguard:service_identity",
             "tenantguard:bind",
             "tenantguard:system",
+            "tenantguard:allow_raw",
+            "tenantguard:read_tenants",
             "tenantguard:current_identity",
             "tenantguard:current_tenant",
             "tenantguard:current_actor",
@@ -120,7 +122,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "orm.md": (
         "Database",
         "The barrier for SQLAlchemy.",
-        ("tenantguard.orm:*",),
+        ("tenantguard.orm:*", "tenantguard.orm.review:*"),
     ),
     "outbound.md": (
         "Outbound calls",
@@ -134,6 +136,7 @@ PUBLIC = (
     "tenantguard",
     "tenantguard.errors",
     "tenantguard.orm",
+    "tenantguard.orm.review",
     "tenantguard.outbound",
     "tenantguard.testing",
     "tenantguard.tokens",

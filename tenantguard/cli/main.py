@@ -10,10 +10,11 @@ from typing import Final
 import click
 
 from tenantguard.cli.api_keys import api_keys
+from tenantguard.cli.doctor import doctor
 
 __all__ = ["tenantguard"]
 
-COMMANDS: Final[tuple[click.Command, ...]] = (api_keys,)
+COMMANDS: Final[tuple[click.Command, ...]] = (api_keys, doctor)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

@@ -23,7 +23,7 @@ class ModeCache(LRUCache[Any, Any]):
         item = self._data.get(key if binding is None or binding.mode is None else _room(key))
         if item is None:
             return default
-        item[2][0] = self._inc_counter()
+        self._counter = item[2][0] = self._counter + 1
         return item[1]
 
     def __getitem__(self, key: Any) -> Any:

@@ -166,6 +166,10 @@ def classify_alone(table: object) -> Kind:
         UnclassifiedTable: see `classify`.
         ConfigurationError: see `classify`, except for the last.
     """
+    return _classified(table, ())
+
+
+def _classified(table: Any, above: tuple[Table, ...]) -> Kind:
     table = real_table(table)
     if not isinstance(table, Table):
         name = getattr(table, "name", type(table).__name__)
@@ -176,7 +180,11 @@ def classify_alone(table: object) -> Kind:
     known = _known.get(table)
     if known is not None and known.mark is _mark_of(table) and known.names == _names(table, known.kind):
         return known.kind
-    kind = _read(table)
+    if table in above:
+        raise ConfigurationError(
+            f"The table {table.name!r} is owned through itself.", mend="Give one table of the circle a tenant key."
+        )
+    kind = _read(table, (*above, table))
     if known is not None and (
         _signature(kind) != _signature(known.kind) or known.names[:2] != (str(table.name), table.schema)
     ):
@@ -232,7 +240,7 @@ def _compare_namesakes(table: Table, kind: Kind) -> None:
             )
 
 
-def _read(table: Table) -> Kind:
+def _read(table: Table, above: tuple[Table, ...]) -> Kind:
     mark = table.info.get(INFO)
     keys = {
         column.info[INFO].dimension: column for column in table.columns if isinstance(column.info.get(INFO), KeyMark)
@@ -259,7 +267,7 @@ def _read(table: Table) -> Kind:
     )
     through = mark if isinstance(mark, ThroughMark) else None
     if TENANT not in keys:
-        child = _child(table, through, narrower, wide)
+        child = _child(table, through, narrower, wide, above)
         if child is not None:
             return child
         raise UnclassifiedTable(
@@ -277,7 +285,7 @@ def _read(table: Table) -> Kind:
     convert = converter_of(table.name, column)
     if everyone is not NO_GLOBAL and everyone is not None:
         convert = _other_than(convert, everyone)
-    parent = _child(table, through, (), None) if through is not None else None
+    parent = _child(table, through, (), None, above) if through is not None else None
     return Owned(Key(column, convert, TENANT), narrower, everyone, parent, wide if isinstance(wide, Wide) else None)
 
 
@@ -321,7 +329,9 @@ def _other_than(convert: Callable[[str], object], everyone: object) -> Callable[
     return checked
 
 
-def _child(table: Table, mark: ThroughMark | None, narrower: tuple[Key, ...], wide: Any) -> Child | None:
+def _child(
+    table: Table, mark: ThroughMark | None, narrower: tuple[Key, ...], wide: Any, above: tuple[Table, ...]
+) -> Child | None:
     """Return the table as a child, if it is declared to be one, or is an extension of its parent's rows.
 
     Raises:
@@ -349,10 +359,12 @@ def _child(table: Table, mark: ThroughMark | None, narrower: tuple[Key, ...], wi
             )
         try:
             targets = tuple(element.column for element in constraint.elements)
-            parent = classify_alone(targets[0].table)
+            if targets[0].table is table:
+                continue
+            parent = _classified(targets[0].table, above)
         except (NoReferenceError, UnclassifiedTable):
             continue
-        if not isinstance(parent, Shared) and targets[0].table is not table:
+        if not isinstance(parent, Shared):
             return Child(columns, targets, narrower, wide if isinstance(wide, Wide) else None)
     if mark is not None:
         raise ConfigurationError(

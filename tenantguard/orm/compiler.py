@@ -30,6 +30,19 @@ class ScopedCompiler(WritingMixin):
     vouched_text: str = ""
 
     def __init__(self, dialect: Any, statement: Any, *args: Any, **kwargs: Any) -> None:
+        self._begin(statement, fenced=False)
+        try:
+            super().__init__(dialect, statement, *args, **kwargs)
+            if self.met_child and self.met_failing and dialect.name == "postgresql":
+                self.__dict__.clear()
+                self._begin(statement, fenced=True)
+                super().__init__(dialect, statement, *args, **kwargs)
+        except BarrierError as error:
+            raise error.within(shape_of(statement)) from None
+        self.vouched_text = getattr(self, "string", "")
+        self._settle(statement)
+
+    def _begin(self, statement: Any, *, fenced: bool) -> None:
         binding = current_binding()
         self.mode = None if binding is None else binding.mode
         self.in_system = self.mode == SYSTEM_MODE
@@ -37,6 +50,7 @@ class ScopedCompiler(WritingMixin):
         self.unscoped = self.in_system or statement is None
         self.raw = binding is not None and binding.raw is not None
         self.used_raw = False
+        self.fenced, self.met_child, self.met_failing = fenced, False, False
         self.plans = []
         self.predicates = Predicates(self.mode)
         self.lifts = Lifts(getattr(statement, "_with_options", ()))
@@ -45,12 +59,6 @@ class ScopedCompiler(WritingMixin):
         self.null_binds = []
         self.relied_ctes = []
         self.baked = False
-        try:
-            super().__init__(dialect, statement, *args, **kwargs)
-        except BarrierError as error:
-            raise error.within(shape_of(statement)) from None
-        self.vouched_text = getattr(self, "string", "")
-        self._settle(statement)
 
     def _settle(self, statement: Any) -> None:
         """Sum up what is to be looked at when the statement runs."""
@@ -70,9 +78,11 @@ class ScopedCompiler(WritingMixin):
         self.scope_checks = tuple((name, key, reads) for name, key, reads in scope if name is not None)
         self.write_checks = tuple((name, key) for name, key in write if name is not None)
         self.writes = bool(self.write_checks or self.link_checks or self.null_checks or self.isdelete)
-        self.sound = not (
-            self.mode is not None or self.unscoped or self.baked or self.lifts or isinstance(statement, SAVEPOINTS)
-        )
+        # What the fast way of the execution context compares by itself, and whether that is all.
+        self.plain_names = tuple(name for name, key, reads in self.scope_checks if key.convert is str and not reads)
+        self.more_checks = self.writes or len(self.plain_names) < len(self.scope_checks)
+        sound = not (self.mode is not None or self.unscoped or self.baked or self.lifts)
+        self.sound_text = self.vouched_text if sound and not isinstance(statement, SAVEPOINTS) else None
 
     def _name_of(self, item: Any) -> str | None:
         return item if isinstance(item, str) else self.bind_names.get(item)

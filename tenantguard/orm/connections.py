@@ -12,6 +12,7 @@ from contextvars import ContextVar
 from typing import Any, Final
 
 from sqlalchemy import event
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool.base import _ConnectionFairy
 
 from tenantguard.binding import current_binding
@@ -77,8 +78,8 @@ def guard_pool(pool: Any) -> None:
 
 def guard_last_steps(dialect: Any) -> None:
     """Compare what is executed with what was vouched for."""
-    dialect.do_execute = _compared(dialect.do_execute)
-    dialect.do_executemany = _compared(dialect.do_executemany)
+    dialect.do_execute = _compared_one(dialect.do_execute)
+    dialect.do_executemany = _compared_many(dialect.do_executemany)
     dialect.do_execute_no_params = _compared_text(dialect.do_execute_no_params)
     dialect._deliver_insertmanyvalues_batches = _noted(dialect._deliver_insertmanyvalues_batches)
 
@@ -90,10 +91,23 @@ def _replaced() -> StatementRefused:
     )
 
 
-def _compared(original: Callable[..., Any]) -> Callable[..., Any]:
+def _compared_one(original: Callable[..., Any]) -> Callable[..., Any]:
+    plain = getattr(original, "__func__", None) is DefaultDialect.do_execute
+
     @functools.wraps(original)
     def execute(cursor: Any, statement: Any, parameters: Any, context: Any = None) -> Any:
-        vouched = getattr(context, "vouched", None)
+        vouched = context.vouched if context is not None else None
+        if vouched is not None and (statement is not vouched[0] or parameters is not vouched[1][0]):
+            raise _replaced()
+        return cursor.execute(statement, parameters) if plain else original(cursor, statement, parameters, context)
+
+    return execute
+
+
+def _compared_many(original: Callable[..., Any]) -> Callable[..., Any]:
+    @functools.wraps(original)
+    def execute(cursor: Any, statement: Any, parameters: Any, context: Any = None) -> Any:
+        vouched = context.vouched if context is not None else None
         if vouched is not None and (statement is not vouched[0] or parameters is not vouched[1]):
             raise _replaced()
         return original(cursor, statement, parameters, context)
@@ -104,7 +118,7 @@ def _compared(original: Callable[..., Any]) -> Callable[..., Any]:
 def _compared_text(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def execute(cursor: Any, statement: Any, context: Any = None) -> Any:
-        vouched = getattr(context, "vouched", None)
+        vouched = context.vouched if context is not None else None
         if vouched is not None and statement is not vouched[0]:
             raise _replaced()
         return original(cursor, statement, context)
@@ -117,7 +131,7 @@ def _noted(original: Callable[..., Any]) -> Callable[..., Any]:
     def deliver(connection: Any, cursor: Any, statement: Any, parameters: Any, sizes: Any, context: Any) -> Any:
         for batch in original(connection, cursor, statement, parameters, sizes, context):
             if context.vouched is not None:
-                context.vouched = (batch.replaced_statement, batch.replaced_parameters)
+                context.vouched = (batch.replaced_statement, [batch.replaced_parameters])
             yield batch
 
     return deliver

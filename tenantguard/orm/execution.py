@@ -6,9 +6,9 @@ exceptions together with the statement's values.
 """
 
 import re
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
-from sqlalchemy.engine.cursor import CursorResult
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.sql.elements import TextClause
 
@@ -26,7 +26,7 @@ from tenantguard.orm.links import Link, LinkCheck, foreign_link, missing_rows
 from tenantguard.orm.marks import TENANT
 from tenantguard.orm.pins import pin_of
 from tenantguard.orm.predicates import read_values
-from tenantguard.orm.results import ScopedResult
+from tenantguard.orm.results import with_scoped_results
 
 if TYPE_CHECKING:
     _Context = DefaultExecutionContext
@@ -50,54 +50,89 @@ _PIN = "tenantguard pin"
 _MOST_KNOWN = 10_000
 
 
+@final
+class Pinned:
+    """What a transaction belongs to.
+
+    Args:
+        transaction: which one.
+        pin: the tenant's id, or what else `pin_of` says.
+        plain: the binding, where it is of one tenant and nothing else.
+    """
+
+    __slots__ = ("known", "pin", "plain", "transaction")
+
+    def __init__(self, transaction: Any, pin: object, plain: object) -> None:
+        self.transaction = transaction
+        self.pin = pin
+        self.plain = plain
+        self.known: dict[Link, set[Any]] = {}
+        """The rows that foreign keys were found to point to."""
+
+
+_NOBODY: Final = object()
+
+
 class ScopedExecution(_Context):
     """Mixin that decides on one execution. `scoped_execution` joins it with a dialect's context class."""
 
+    compiler: ClassVar[type[Any]]
+    """The engine's scoped compiler."""
+    plain_cursor: ClassVar[bool]
+    """True where the driver has one kind of cursor."""
+    plain_pre_exec: ClassVar[bool]
+    """True where the dialect has no step of its own before the cursor."""
     starting: ClassVar[set[int]]
     """Connections on which the dialect is finding out what the server can do."""
     vouched: tuple[Any, Any] | None = None
-    """The text and the parameters that may be executed; ``None`` where any may."""
+    """The text and the rows of parameters that may be executed; ``None`` where any may."""
     binding: Binding | None = None
     """What was bound when it ran."""
 
     def create_cursor(self) -> Any:
-        self._dbapi_connection = self._dbapi_connection.dbapi_connection  # type: ignore[assignment]
-        return super().create_cursor()  # the pooled connection's own cursors are for system contexts
+        # The pooled connection's own cursors are for system contexts.
+        connection = self._dbapi_connection = self._dbapi_connection.dbapi_connection  # type: ignore[assignment]
+        if self.plain_cursor:
+            self._is_server_side = False
+            return connection.cursor()  # type: ignore[union-attr]
+        return super().create_cursor()
 
     def pre_exec(self) -> None:
+        compiled: Any = self.compiled
+        connection: Any = self.root_connection
+        binding = self.binding = raw_binding()
+        pinned = connection.__dict__.get(_PIN)
+        if (
+            pinned is not None
+            and pinned.plain is binding
+            and pinned.transaction is connection._transaction
+            and compiled.__class__ is self.compiler
+            and compiled.string is compiled.sound_text
+        ):
+            # As the statement before it in this transaction: all that is left to look at are the values.
+            tenant_id = pinned.pin
+            for row in self.compiled_parameters:
+                for name in compiled.plain_names:
+                    if row[name] != tenant_id:
+                        self._or_close(self._decide)
+            if compiled.more_checks:
+                self._or_close(self._check_values, compiled, binding)
+        elif not self._or_close(self._decide):
+            super().pre_exec()
+            return
+        if not self.plain_pre_exec:
+            super().pre_exec()  # which may replace parameters
+        self.vouched = (self.statement, self.parameters)
+
+    def _or_close(self, check: Callable[..., Any], *args: Any) -> Any:
         try:
-            binding = self.binding = raw_binding()
-            compiled: Any = self.compiled
-            connection: Any = self.root_connection
-            scoped_compiler: Any = self.dialect.statement_compiler
-            pinned = connection.__dict__.get(_PIN)
-            if (
-                pinned is not None
-                and pinned[3] is binding
-                and pinned[0] is connection._transaction
-                and pinned[4] is not None
-                and compiled.__class__ is scoped_compiler
-                and compiled.sound
-                and compiled.string is compiled.vouched_text
-            ):
-                # As the statement before it in this transaction: all that is left to look at are the values.
-                self._check_values(compiled, pinned[4])
-                scoped = True
-            else:
-                scoped = self._decide()
+            return check(*args)
         except BaseException:
             self.cursor.close()
             raise
-        super().pre_exec()
-        if scoped:
-            # Parameters may be replaced by the dialect's own pre_exec, so they are noted after it.
-            self.vouched = (self.statement, self.parameters if self.executemany else self.parameters[0])
 
-    def _setup_result_proxy(self) -> Any:
-        result = super()._setup_result_proxy()
-        if result.__class__ is CursorResult:
-            result.__class__ = ScopedResult
-        return result
+    _setup_result_proxy = with_scoped_results(DefaultExecutionContext._setup_result_proxy)
+    _setup_dml_or_text_result = with_scoped_results(DefaultExecutionContext._setup_dml_or_text_result)
 
     def _exec_default(self, column: Any, default: Any, type_: Any) -> Any:
         if column is None and self.compiled is None:
@@ -137,7 +172,7 @@ class ScopedExecution(_Context):
             raise StatementRefused("DDL changes the tables of all tenants.", mend=_SYSTEM_ONLY)
         if compiled is None and binding.raw is not None:
             return True
-        if not isinstance(compiled, ScopedCompiler) or type(compiled) is not self.dialect.statement_compiler:
+        if not isinstance(compiled, ScopedCompiler) or type(compiled) is not self.compiler:
             raise StatementRefused(f"{self._describe()} is sent past the barrier.", mend=_RAW)
         if compiled.unscoped or compiled.mode != binding.mode or compiled.string is not compiled.vouched_text:
             raise StatementRefused(
@@ -155,7 +190,7 @@ class ScopedExecution(_Context):
 
     def _check_link(self, check: LinkCheck, binding: Binding) -> None:
         """Look up what a foreign key is about to point to. What was found is remembered for the transaction."""
-        seen: dict[Link, set[Any]] = self.root_connection.__dict__[_PIN][2]
+        seen: dict[Link, set[Any]] = self.root_connection.__dict__[_PIN].known
         known = seen.setdefault(check.link, set())
         if len(known) > _MOST_KNOWN:
             known.clear()
@@ -223,7 +258,7 @@ def _forget_known_rows(connection: Any) -> None:
     """Look foreign keys up again: rows that were there may be gone."""
     pinned = connection.__dict__.get(_PIN)
     if pinned is not None:
-        pinned[2].clear()
+        pinned.known.clear()
 
 
 def _expected(key: Key, binding: Binding) -> object:
@@ -269,25 +304,35 @@ def _pin_transaction(connection: Any, binding: Binding) -> None:
     transaction = connection._transaction
     now = pin_of(binding)
     pinned = connection.__dict__.get(_PIN)
-    if pinned is None or pinned[0] is not transaction:
+    if pinned is None or pinned.transaction is not transaction:
         # The fast way is for one tenant and nothing else, bound by a block that holds no permit.
-        connection.__dict__[_PIN] = (transaction, now, {}, binding, binding if binding.mode is None else None)
-    elif pinned[1] != now:
+        connection.__dict__[_PIN] = Pinned(transaction, now, binding if binding.mode is None else _NOBODY)
+    elif pinned.pin != now:
         raise TenantMismatch(
             "The transaction was begun for another tenant than the bound one.",
             mend="Commit or roll back, and use a session of its own for each tenant.",
         )
 
 
-def scoped_execution(base: type[Any], starting: set[int]) -> type[Any]:
-    """Return the execution context class of a protected engine for a dialect's context class.
+def scoped_execution(dialect: Any, starting: set[int]) -> type[Any]:
+    """Return the execution context class of a protected engine for its dialect.
 
     Raises:
         UnprotectedEngine: the class is no context class that the barrier can stand in.
     """
+    base: type[Any] = dialect.execution_ctx_cls
     if not issubclass(base, DefaultExecutionContext):
         raise UnprotectedEngine(
             f"The dialect's execution context {base.__name__} is none of SQLAlchemy's.",
             mend="Use SQLAlchemy's dialects for SQLite, PostgreSQL or MySQL.",
         )
-    return type(f"Scoped{base.__name__}", (ScopedExecution, base), {"starting": starting, "__module__": __name__})
+    members = {
+        "compiler": dialect.statement_compiler,
+        "plain_cursor": base.create_cursor is DefaultExecutionContext.create_cursor
+        and base.create_default_cursor is DefaultExecutionContext.create_default_cursor
+        and not dialect.supports_server_side_cursors,
+        "plain_pre_exec": base.pre_exec is DefaultExecutionContext.pre_exec,
+        "starting": starting,
+        "__module__": __name__,
+    }
+    return type(f"Scoped{base.__name__}", (ScopedExecution, base), members)

@@ -45,21 +45,47 @@ class FromPlan:
         froms: its elements, after correlation.
         predicate: makes the predicate of one table or alias, or returns ``None`` where the barrier is lifted.
         classify: tells what a table is.
+        fence: whether child tables are replaced by derived tables too.
+        targets: what an UPDATE or DELETE changes, which can't be replaced.
 
     Raises:
         UnclassifiedTable: a table is neither owned nor shared.
         StatementRefused: an element is of an unknown shape.
     """
 
-    __slots__ = ("_classify", "_derived", "_keep", "_known", "_on", "_predicate", "where")
+    __slots__ = (
+        "_classify",
+        "_derived",
+        "_fence",
+        "_keep",
+        "_known",
+        "_on",
+        "_predicate",
+        "_targets",
+        "full",
+        "guard",
+        "where",
+    )
 
-    def __init__(self, froms: Iterable[FromClause], predicate: Predicate, classify: Classify) -> None:
+    def __init__(
+        self,
+        froms: Iterable[FromClause],
+        predicate: Predicate,
+        classify: Classify,
+        *,
+        fence: bool = False,
+        targets: Iterable[FromClause] = (),
+    ) -> None:
         self._predicate = predicate
         self._classify = classify
+        self._fence = fence
+        self._targets = {id(target) for target in targets}
         self._known: set[int] = set()
         self._on: dict[int, list[ColumnElement[bool]]] = {}
         self._derived: dict[int, ColumnElement[bool]] = {}
         self._keep: list[Any] = []  # the sets hold ids, which are only valid while the objects live
+        self.full = False
+        self.guard = False
         self.where: list[ColumnElement[bool]] = []
         for element in froms:
             self.where += self._visit(element, derive=False)
@@ -86,12 +112,16 @@ class FromPlan:
         predicate = None if isinstance(owned, Shared) else self._predicate(owned, element)
         if predicate is None:
             return []
-        if derive:
+        changed = id(element) in self._targets
+        fence = self._fence and not (isinstance(owned, Owned) and owned.through is None)
+        self.guard = self.guard or (fence and changed)
+        if derive or (fence and not changed):
             self._derived[id(element)] = predicate
             return []
         return [predicate]
 
     def _join(self, join: Join, *, derive: bool) -> list[ColumnElement[bool]]:
+        self.full = self.full or join.full
         derive = derive or join.full
         self._keep.append(join)
         left = self._visit(join.left, derive=derive)

@@ -12,7 +12,7 @@ from sqlalchemy import event
 from sqlalchemy.orm import Session
 from sqlalchemy.orm.identity import _WeakInstanceDict
 
-from tenantguard.binding import Binding, current_binding
+from tenantguard.binding import Binding, current_binding, raw_binding
 from tenantguard.errors import TenantMismatch
 
 __all__ = ["install_session_pins", "pin_of"]
@@ -51,6 +51,8 @@ class PinnedIdentityMap(_WeakInstanceDict):
     """An identity map that answers only while the tenant is bound that filled it."""
 
     pin: object = _NOBODY
+    _seen: object = _NOBODY
+    """The binding that was found to be right last, where it stays so as long as it is bound."""
 
     def check(self) -> None:
         """Raise unless the pinned tenant is bound.
@@ -58,8 +60,11 @@ class PinnedIdentityMap(_WeakInstanceDict):
         Raises:
             TenantMismatch: another one, or none, is bound.
         """
-        if pin_of(current_binding()) != self.pin:
+        binding = current_binding()
+        if pin_of(binding) != self.pin:
             raise _refuse()
+        if binding is not None and not binding.permits:
+            self._seen = binding
 
     def __getitem__(self, key: Any) -> Any:
         self.check()
@@ -70,7 +75,12 @@ class PinnedIdentityMap(_WeakInstanceDict):
         return super().__contains__(key)
 
     def get(self, key: Any, default: Any = None) -> Any:
-        self.check()
+        # Called for every row that becomes an entity. Who asks for what is not there goes to the database, and is
+        # looked at there.
+        if key not in self._dict:
+            return default
+        if raw_binding() is not self._seen:
+            self.check()
         return super().get(key, default)
 
     def items(self) -> Any:

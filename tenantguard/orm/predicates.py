@@ -14,9 +14,9 @@ from typing import Any, Final, final
 
 from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, or_, select
 
-from tenantguard.binding import bound_id, current_binding
+from tenantguard.binding import bound_id, current_binding, raw_binding
 from tenantguard.errors import StatementRefused
-from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Owned, classify_alone
+from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Owned, classify_alone, real_table
 from tenantguard.orm.key_types import equals_exactly, equals_value, is_among, is_one_of
 from tenantguard.orm.marks import TENANT, Wide
 
@@ -38,6 +38,15 @@ def key_value(convert: Callable[[str], object], dimension: str = TENANT) -> obje
         return convert(value)
     except ValueError:
         return None
+
+
+def tenant_id() -> str | None:
+    """Return the bound tenant's id, or ``None``: what most keys are compared with, without detours."""
+    binding = raw_binding()
+    if binding is None or binding.mode is not None:
+        return bound_id(current_binding(), TENANT)
+    identity = binding.identity
+    return None if identity is None or identity.tenant is None else identity.tenant.id
 
 
 def read_values(convert: Callable[[str], object]) -> list[object]:
@@ -86,14 +95,15 @@ class Predicates:
     def own_bind(self, key: Key) -> BindParameter[Any]:
         """Return the parameter that holds the bound value of a key: one per statement, key type and dimension."""
         type_ = key.column.type
-        same = (key.convert, type(type_), repr(type_), key.dimension)
+        plain = key.convert is str and key.dimension == TENANT
+        same = (key.convert, type_._static_cache_key, key.dimension)
         known = self._binds.get(same)
         if known is None:
             known = self._binds[same] = BindParameter(
                 "tenantguard_tenant" if key.dimension == TENANT else "tenantguard_scope",
                 unique=True,
                 type_=type_,
-                callable_=partial(key_value, key.convert, key.dimension),
+                callable_=tenant_id if plain else partial(key_value, key.convert, key.dimension),
             )
             self.binds.append((known, key, False))
         return known
@@ -126,6 +136,7 @@ class Predicates:
         parts = self._narrowing(kind, element, write=write)
         if isinstance(kind, Child):
             return and_(self._through(kind, element, write=write), *parts)
+        element = real_table(element)  # an annotated copy would make annotated columns, which are written alike
         column: ColumnElement[Any] = element.c[kind.key.column.key]
         own = self._in_reads(kind.key, column) if self._reads and not write else self._own(kind.key, column)
         if parts:

@@ -82,7 +82,7 @@ def protect(engine: _E, *, metadata: MetaData | Iterable[MetaData] | None = None
     install_session_pins()
     starting: set[int] = set()
     dialect.statement_compiler = scoped_compiler(dialect.statement_compiler, allowed)
-    dialect.execution_ctx_cls = scoped_execution(dialect.execution_ctx_cls, starting)
+    dialect.execution_ctx_cls = scoped_execution(dialect, starting)
     dialect.initialize = _initialize(dialect.initialize, starting)
     guard_identifiers(dialect)
     guard_last_steps(dialect)

@@ -12,8 +12,9 @@ from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
-from sqlalchemy import ColumnElement, FromClause, and_
+from sqlalchemy import ColumnElement, FromClause, and_, case, false
 from sqlalchemy.sql.elements import Grouping
+from sqlalchemy.sql.selectable import TableSample
 
 from tenantguard.errors import UnclassifiedTable
 from tenantguard.orm.classify import (
@@ -27,6 +28,8 @@ from tenantguard.orm.classify import (
     classify_alone,
     real_table,
 )
+from tenantguard.orm.defects import loses_criteria_of_unions
+from tenantguard.orm.failing import can_fail
 from tenantguard.orm.froms import FromPlan
 from tenantguard.orm.key_types import ExactKeyMixin
 from tenantguard.orm.lifts import READ, WRITE, Lifts
@@ -44,6 +47,10 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
     predicates: Predicates
     lifts: Lifts
     baked: bool
+    fenced: bool
+    """Whether child tables are rendered so that the database applies their predicate before all else."""
+    met_child: bool
+    met_failing: bool
 
     def classify(self, table: object) -> Kind:
         """Return what a table is to this engine.
@@ -71,12 +78,27 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
         return kind
 
     def scope_where(self, criteria: tuple[Any, ...], predicates: list[ColumnElement[bool]]) -> tuple[Any, ...]:
-        """Return the author's criteria, in parentheses, and the predicates beside them."""
+        """Return the predicates, and after them the author's criteria in parentheses.
+
+        Databases that evaluate criteria in their order then do not evaluate the author's on rows of others, where
+        they could fail: an error would tell of such a row.
+        """
         if not predicates:
             return criteria
         if not criteria:
             return tuple(predicates)
-        return (Grouping(and_(*criteria)), *predicates)
+        return (*predicates, Grouping(and_(*criteria)))
+
+    def note_failing(self, parts: Iterable[Any]) -> None:
+        """Note whether a statement has criteria that can fail (`tenantguard.orm.failing`)."""
+        if self.dialect.name == "postgresql" and not self.met_failing:
+            self.met_failing = can_fail(parts)
+
+    def guard_where(self, criteria: tuple[Any, ...], predicates: list[ColumnElement[bool]]) -> tuple[Any, ...]:
+        """Return criteria such that the author's are evaluated where the predicates hold, and nowhere else."""
+        if not predicates or not criteria:
+            return self.scope_where(criteria, predicates)
+        return (case((and_(*predicates), and_(*criteria)), else_=false()),)
 
     def fixed_keys(self, kind: Kind) -> tuple[Key, ...]:
         """Return the keys of a table that are fixed for the bound identity: the tenant's and what it is narrowed in."""
@@ -89,13 +111,17 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
         """Return the predicate of a table whose rows are read; ``None`` where the barrier is lifted for it."""
         if self.lifts.holds(READ, element):
             return None
-        return self.predicates.predicate(kind, element, write=False)
+        return self._predicate(kind, element, write=False)
 
     def changed_predicate(self, kind: Owned | Child, element: FromClause) -> ColumnElement[bool] | None:
         """Return the predicate of a table whose rows are changed; ``None`` where the barrier is lifted for it."""
         if self.lifts.holds(WRITE, element):
             return None
-        return self.predicates.predicate(kind, element, write=True)
+        return self._predicate(kind, element, write=True)
+
+    def _predicate(self, kind: Owned | Child, element: FromClause, *, write: bool) -> ColumnElement[bool]:
+        self.met_child = self.met_child or isinstance(kind, Child) or kind.through is not None
+        return self.predicates.predicate(kind, element, write=write)
 
     @contextmanager
     def planned(
@@ -117,7 +143,7 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
                 return self.changed_predicate(kind, element)
             return self.row_predicate(kind, element)
 
-        plan = FromPlan(froms, predicate, self.classify)
+        plan = FromPlan(froms, predicate, self.classify, fence=self.fenced, targets=targets)
         self.plans.append(plan)
         try:
             yield plan
@@ -140,7 +166,14 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
                 text, select, compile_state, inner_columns, froms, byfrom, toplevel, kwargs
             )
         self.vouch_for_parts(select.get_children(), froms)
+        # The outermost columns are computed when all rows are chosen; a nested one may become a criterion.
+        self.note_failing([*select._where_criteria, *froms, *(() if toplevel else select._raw_columns)])
         with self.planned(froms) as plan:
+            if plan.full and loses_criteria_of_unions(self.dialect, self.stack):
+                refuse(
+                    "a FULL JOIN in a UNION, on an SQLite that loses the criteria beside it",
+                    mend="Select it by a statement of its own, or use SQLite 3.45 or newer.",
+                )
             if plan.where:
                 scoped = select._clone()
                 scoped._where_criteria = self.scope_where(select._where_criteria, plan.where)
@@ -153,34 +186,44 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
         predicates = self.plans[-1].on(join) if self.plans else []
         if predicates:
             scoped = join._clone()
-            scoped.onclause = and_(Grouping(join.onclause), *predicates)
+            scoped.onclause = and_(*predicates, Grouping(join.onclause))
             join = scoped
         return super().visit_join(join, asfrom=asfrom, from_linter=from_linter, **kwargs)
 
     def visit_table(self, table: Any, asfrom: bool = False, enclosing_alias: Any = None, **kwargs: Any) -> str:
         text = super().visit_table(table, asfrom=asfrom, enclosing_alias=enclosing_alias, **kwargs)
-        if self.unscoped or not text:
-            return text
+        if self.unscoped or not text or (kwargs.get("ashint") and not asfrom):
+            return text  # FOR UPDATE OF names what FROM has
         aliased = enclosing_alias is not None and enclosing_alias.element is table
         if not self.plans or not self.plans[-1].knows(enclosing_alias if aliased else table):
             refuse(f"the table {table.name!r} in an unexpected place")
         if asfrom and not aliased and (predicate := self.plans[-1].derived(table)) is not None:
             if table.schema is not None:
-                refuse("a FULL JOIN of a table with a schema", mend="Give the table an alias: aliased(Model).")
+                refuse(
+                    "a table with a schema in a FULL JOIN, or a child table of one beside criteria that can fail",
+                    mend="Give the table an alias: aliased(Model).",
+                )
             return self._derived_table(text, predicate, self.preparer.quote(table.name))
         return text
 
     def visit_alias(self, alias: Any, asfrom: bool = False, **kwargs: Any) -> str:
         text = super().visit_alias(alias, asfrom=asfrom, **kwargs)
-        if asfrom and not self.unscoped and self.plans:
-            predicate = self.plans[-1].derived(alias)
-            if predicate is not None:
-                return self._derived_table(text, predicate, super().visit_alias(alias, ashint=True))
-        return text
+        return self._derived_alias(alias, text) if asfrom and not isinstance(alias, TableSample) else text
+
+    def visit_tablesample(self, tablesample: Any, asfrom: bool = False, **kwargs: Any) -> str:
+        text = super().visit_tablesample(tablesample, asfrom=asfrom, **kwargs)
+        return self._derived_alias(tablesample, text) if asfrom else text
+
+    def _derived_alias(self, alias: Any, text: str) -> str:
+        predicate = self.plans[-1].derived(alias) if self.plans and not self.unscoped else None
+        return (
+            text if predicate is None else self._derived_table(text, predicate, super().visit_alias(alias, ashint=True))
+        )
 
     def _derived_table(self, text: str, predicate: ColumnElement[bool], name: str) -> str:
-        # Every part was rendered and quoted by the dialect's compiler.
-        return f"(SELECT * FROM {text} WHERE {self.process(predicate)}) AS {name}"  # noqa: S608
+        # Every part was rendered and quoted by the dialect's compiler. PostgreSQL moves no criteria past an OFFSET.
+        fence = " OFFSET 0" if self.fenced else ""
+        return f"(SELECT * FROM {text} WHERE {self.process(predicate)}{fence}) AS {name}"  # noqa: S608
 
     def visit_bindparam(self, bindparam: Any, *args: Any, **kwargs: Any) -> str:
         if (kwargs.get("literal_binds") or kwargs.get("literal_execute")) and any(

@@ -6,14 +6,16 @@ is overridden here and held to the grammar of `tenantguard.orm.fragments` and th
 """
 
 from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, NoReturn
+from typing import TYPE_CHECKING, Any, Final, NoReturn
 
+from sqlalchemy import BindParameter, Column, Table
 from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.elements import ClauseElement, TextClause
 from sqlalchemy.sql.selectable import CTE, SelectBase
 from sqlalchemy.sql.visitors import Visitable
 
 from tenantguard.errors import StatementRefused
+from tenantguard.orm.classify import real_table
 from tenantguard.orm.fragments import is_plain_field, is_plain_fragment, is_plain_operator, is_plain_prefix
 from tenantguard.orm.fragments import is_plain_type as _is_plain_type
 from tenantguard.orm.functions import PURE_FUNCTIONS
@@ -41,15 +43,23 @@ def refuse(what: str, mend: str = _SYSTEM) -> NoReturn:
     raise StatementRefused(f"The statement has {what}, which the barrier can't vouch for.", mend=mend)
 
 
+_KNOWN: Final[set[object]] = set(ASKING)
+"""The functions by which constructs become SQL that are SQLAlchemy's own."""
+_LEAVES: Final = frozenset({Column, BindParameter, Table})
+"""Classes of elements that have no parts of their own."""
+
+
 def _renders_itself(element: object) -> bool:
     """True if the way in which a construct becomes SQL was replaced, as ``@compiles`` does."""
     while isinstance(element, Annotated):  # an annotated copy renders by the class of what it was copied from
         element = element._Annotated__element  # type: ignore[attr-defined]
     dispatch = getattr(type(element), "_compiler_dispatch", None)
-    module = getattr(dispatch, "__module__", "")
-    own = "_compiler_dispatch" in getattr(element, "__dict__", ())
-    known = dispatch in ASKING or module == "sqlalchemy.sql.visitors" or module.startswith("sqlalchemy.orm.")
-    return own or not known
+    if dispatch not in _KNOWN:
+        module = getattr(dispatch, "__module__", "")
+        if module != "sqlalchemy.sql.visitors" and not module.startswith("sqlalchemy.orm."):
+            return True
+        _KNOWN.add(dispatch)
+    return "_compiler_dispatch" in getattr(element, "__dict__", ())
 
 
 class VouchingMixin(SQLCompiler):
@@ -182,9 +192,7 @@ def _own_parts(roots: Iterable[Any]) -> Iterator[ClauseElement]:
             continue
         if not isinstance(element, Visitable):
             stack.extend(element)
-            continue
-        if not isinstance(element, ClauseElement):
-            continue
-        yield element
-        if not isinstance(element, SelectBase | CTE):
-            stack.extend(element.get_children())
+        elif isinstance(element, ClauseElement):
+            yield element
+            if not isinstance(element, SelectBase | CTE) and type(real_table(element)) not in _LEAVES:
+                stack.extend(element.get_children())

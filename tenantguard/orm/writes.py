@@ -85,9 +85,11 @@ class WritingMixin(MySQLMixin):
             assigned = [key.table for key in (state._dict_parameters or {}) if isinstance(key, Column)]
             targets += [table for table in assigned if table in froms and table not in targets]
             self._check_assignments(core, state, several=bool(state._extra_froms))
+        self.note_failing([*core._where_criteria, *froms])
         with self.planned(froms, targets=targets) as plan:
             scoped = core._clone()
-            scoped._where_criteria = self.scope_where(core._where_criteria, plan.where)
+            scope = self.guard_where if plan.guard else self.scope_where
+            scoped._where_criteria = scope(core._where_criteria, plan.where)
             state.statement = scoped
             return render(_Compiled(state), visiting_cte=visiting_cte, **kw)
 
@@ -308,7 +310,7 @@ class WritingMixin(MySQLMixin):
                 scoped.update_whereclause = (
                     predicate
                     if on_conflict.update_whereclause is None
-                    else and_(Grouping(on_conflict.update_whereclause), predicate)
+                    else and_(predicate, Grouping(on_conflict.update_whereclause))
                 )
         text: str = super().visit_on_conflict_do_update(on_conflict, **kw)  # type: ignore[misc]
         return text

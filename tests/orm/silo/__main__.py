@@ -1,24 +1,17 @@
 """``python -m tests.orm.silo``: the long run of the silo oracle. It ends with 1 if a program noticed the other tenant."""
 
 import argparse
-import gc
-import logging
 import multiprocessing
 import sys
 import time
-from contextlib import ExitStack
-from typing import Any
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from tests.orm.silo.databases import postgresql, sqlite
-from tests.orm.silo.oracle import Oracle, Statistics
+from tests.orm.silo.jobs import run
+from tests.orm.silo.oracle import Statistics
 from tests.orm.silo.programs import program
-from tests.support.postgres_server import postgres_server
-
-_BATCH = 25
 
 
 def arguments() -> argparse.Namespace:
@@ -33,29 +26,6 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--keep-going", action="store_true", help="do not stop at the first difference")
     parser.add_argument("--show", action="store_true", help="print the programs themselves, and run nothing")
     return parser.parse_args()
-
-
-def run(job: int, jobs: int, options: argparse.Namespace, results: Any) -> None:
-    """Judge every ``jobs``-th program, and put the differences and counts into a queue."""
-    logging.disable(logging.WARNING)
-    with ExitStack() as stack:
-        if options.database == "sqlite":
-            databases = stack.enter_context(sqlite())
-        else:
-            databases = stack.enter_context(postgresql(stack.enter_context(postgres_server())))
-        oracle = Oracle(databases)
-        gc.freeze()  # so that the collector, which runs between programs, does not walk all modules each time
-        done = 0
-        for number in range(options.first + job, options.first + options.programs, jobs):
-            difference = oracle.judge(program(number, options.database))
-            done += 1
-            if difference is not None:
-                results.put(("different", number, str(oracle.smallest(difference))))
-            if done == _BATCH:
-                results.put(("done", done, ""))
-                done = 0
-        results.put(("done", done, ""))
-        results.put(("end", oracle.statistics, ""))
 
 
 def main() -> int:

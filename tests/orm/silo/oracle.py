@@ -224,7 +224,8 @@ def plain(value: Any, depth: int = 0, seen: frozenset[int] = frozenset()) -> Any
     if hasattr(value, "_sa_instance_state"):
         if id(value) in seen or depth > _DEEPEST:
             return type(value).__name__
-        loaded = {key: one for key, one in vars(value).items() if key != "_sa_instance_state"}
+        attributes = value._sa_instance_state.manager
+        loaded = {key: one for key, one in vars(value).items() if key in attributes}
         return type(value).__name__, *(
             (key, plain(one, depth + 1, seen | {id(value)})) for key, one in sorted(loaded.items())
         )

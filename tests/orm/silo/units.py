@@ -78,9 +78,12 @@ class SessionWriter(StatementWriter):
         text = f"select({source.name}){where}" + (f".options({', '.join(options)})" if options else "")
         if self.chance(0.2) and source.name != "Country":
             text += ".execution_options(populate_existing=True)"
+        if self.chance(0.1) and "joinedload" not in text:
+            text += f".with_for_update({self.pick(**{'': 1, f'of={source.name}': 1})})"
         name = self.let("w", text)
         walk = ", ".join(f"one.{key}" for key in walked)
-        return f"kept = db.scalars({name}).unique().all()\nresult = [(one, {walk}) for one in kept]"
+        ordered = "key=lambda one: repr(inspect(one).identity)"
+        return f"kept = sorted(db.scalars({name}).unique().all(), {ordered})\nresult = [(one, {walk}) for one in kept]"
 
     def eager_joined(self) -> str:
         """Join a relationship by hand, and fill it from the rows."""
@@ -128,6 +131,8 @@ class SessionWriter(StatementWriter):
             number = f", {at[0]}" if model == "Reply" else ""
             word = CANARY_UID if self.chance(0.1) else "A-uid"
             return f'("{word}-{at[0]}", {at[1]}{number})'
+        if model == "Event":
+            return self.random.choice(("'A-event-1'", "'A-event-2'", f"'{CANARY_UID.replace('uid', 'event')}-1'"))
         tenant = "b" if self.chance(0.08) else "a"
         return f'("{tenant}", {51 if self.chance(0.05) else self.random.randint(1, _KEYS[model][1])})'
 
@@ -196,8 +201,8 @@ class SessionWriter(StatementWriter):
         change = self.random.choice((
             "one.title = 'A changed'", "one.size += 1", f"one.folder = db.get(Folder, {self.key('Folder')})",
             "one.folder = None", f"one.owner = db.get(Person, {self.key('Person')})", "one.notes = []",
-            f"one.notes.append(Note(position={self.value('new')}, text={self.literal('str', 0.1)}))", "one.notes[:] = one.notes[:1]",
-            f"one.tags.append(Tag(id={self.value('new')}, label='{self.value('fresh')[1:-1]}'))", "one.tags = one.tags[1:]",
+            f"one.notes.append(Note(position={self.value('new')}, text={self.literal('str', 0.1)}))", "one.notes[:] = sorted(one.notes, key=lambda note: note.position)[:1]",
+            f"one.tags.append(Tag(id={self.value('new')}, label='{self.value('fresh')[1:-1]}'))", "one.tags = sorted(one.tags, key=lambda tag: tag.id)[1:]",
             f"one.watchers = [db.get_one(Person, ('a', {self.random.randint(1, 3)}))]", f"one.folder_id = {self.value('folder?')}",
             f"one.owner_id = {self.value('person?')}", "one.tenant_id = 'b'", f"one.id = {self.value('new')}",
             f"one.made = {self.literal('date')}", "one.size = Document.size * 2", "one.size = select(func.max(Document.size)).scalar_subquery()",
@@ -210,12 +215,12 @@ class SessionWriter(StatementWriter):
     def change_other(self) -> str:
         """Change objects of the other classes."""
         model, change = self.random.choice((
-            ("Person", "one.name = 'A renamed'"), ("Person", "one.documents = one.documents[1:]"), ("Person", "one.country_code = 'FR'"),
+            ("Person", "one.name = 'A renamed'"), ("Person", "one.documents = sorted(one.documents, key=lambda document: document.id)[1:]"), ("Person", "one.country_code = 'FR'"),
             ("Folder", "one.rank = 5"), ("Folder", f"one.parent = db.get(Folder, {self.key('Folder')})"), ("Folder", "one.documents = []"),
             ("Folder", f"one.children.append(Folder(id={self.value('new')}, name={self.value('fresh')}))"), ("Tag", "one.label = 'A-renamed'"),
-            ("Tag", "one.documents = one.documents[:1]"), ("Note", "one.text = 'A changed'"), ("Note", "one.replies = []"),
+            ("Tag", "one.documents = sorted(one.documents, key=lambda document: document.id)[:1]"), ("Note", "one.text = 'A changed'"), ("Note", "one.replies = []"),
             ("Note", f"one.document = db.get(Document, {self.key('Document')})"), ("Entry", "one.amount = (one.amount or 0) + 1"),
-            ("Country", "one.area += 1"), ("Report", "one.pages += 1"), ("Contract", "one.worth = None"), ("Memo", "one.priority = 9"),
+            ("Event", "one.level = 5"), ("Country", "one.area += 1"), ("Report", "one.pages += 1"), ("Contract", "one.worth = None"), ("Memo", "one.priority = 9"),
             ("Report", "one.title = 'A report'"),
         ))  # fmt: skip
         return (
@@ -225,7 +230,20 @@ class SessionWriter(StatementWriter):
     def delete_object(self) -> str:
         """Delete an object with its cascades."""
         model = self.random.choice(
-            ("Document", "Document", "Report", "Contract", "Memo", "Note", "Reply", "Tag", "Entry", "Folder", "Person")
+            (
+                "Document",
+                "Document",
+                "Report",
+                "Contract",
+                "Memo",
+                "Note",
+                "Reply",
+                "Tag",
+                "Entry",
+                "Event",
+                "Folder",
+                "Person",
+            )
         )
         return f"one = db.get({model}, {self.key(model)})\nif one is not None:\n    db.delete(one)\n    db.flush()\nresult = one is None"
 

@@ -35,7 +35,7 @@ from sqlalchemy.orm import (
     relationship,
 )
 
-from tenantguard.orm import owned_through, shared, stamp_tenant, tenant_key
+from tenantguard.orm import TenantOwned, owned_through, shared, stamp_tenant, tenant_key
 
 __all__ = ["CANARY", "MODELS", "TABLES", "Base", "rows_of_a", "rows_of_b", "seed"]
 
@@ -262,6 +262,16 @@ class Entry(Base):
     amount: Mapped[int | None]
 
 
+class Event(TenantOwned, Base):
+    """The common shape: a key that is unique by its randomness, and the tenant key beside it."""
+
+    __tablename__ = "events"
+
+    uid: Mapped[str] = mapped_column(primary_key=True)
+    meta: Mapped[str | None]
+    level: Mapped[int | None]
+
+
 Folder.total = column_property(
     select(func.sum(Document.size))
     .where(Document.folder_id == Folder.id, Document.tenant_id == Folder.tenant_id)
@@ -270,7 +280,7 @@ Folder.total = column_property(
 )
 Folder.largest = column_property(select(func.max(Document.title)).scalar_subquery())
 
-MODELS: Final = (Country, Person, Folder, Tag, Document, Memo, Report, Contract, Note, Reply, Entry)
+MODELS: Final = (Country, Person, Folder, Tag, Document, Memo, Report, Contract, Note, Reply, Entry, Event)
 TABLES: Final = {table.name: table for table in Base.metadata.sorted_tables}
 
 Rows = dict[str, list[dict[str, Any]]]
@@ -284,6 +294,10 @@ def _rows(tenant: str, word: str, number: Any, day: Any, extra: tuple[int, ...])
     kinds = ("document", "document", "memo", "report", "contract", "document", "memo", "report")
     documents = [*enumerate(kinds, start=1), *((one, kinds[one % 5]) for one in extra)]
     uid = f"{word}-uid-{{}}".format
+
+    def meta(one: int) -> str:
+        return f'{{"n": {number(one)}}}' if tenant == "a" else f"{word} no json"
+
     noted = [(1, 1), (1, 2), (2, 1), (4, 1), (5, 1), *((one, 1) for one in extra)]
     return {
         "people": [
@@ -300,7 +314,7 @@ def _rows(tenant: str, word: str, number: Any, day: Any, extra: tuple[int, ...])
         "documents": [
             {**key, "id": one, "uid": uid(one), "kind": kind, "title": f"{word} title {one // 2}", "size": number(one * 3),
              "made": day(one) if one % 4 else None,
-             "meta": (f'{{"n": {number(one)}}}' if tenant == "a" else f"{word} no json") if one % 3 else None,
+             "meta": meta(one) if one % 3 else None,
              "body": f"{word} body {one}", "folder_id": (one % 4 or None), "owner_id": (None, 1, 2)[one % 3],
              "priority": number(one) if kind == "memo" else None}
             for one, kind in documents
@@ -325,6 +339,10 @@ def _rows(tenant: str, word: str, number: Any, day: Any, extra: tuple[int, ...])
         ],
         "ledger": [
             {"org": tenant, "number": one, "account": f"{word} account {one % 2}", "amount": number(one) if one != 2 else None}
+            for one in (1, 2, 3, 4, *extra)
+        ],
+        "events": [
+            {**key, "uid": f"{word}-event-{one}", "meta": meta(one), "level": number(one) if one != 2 else None}
             for one in (1, 2, 3, 4, *extra)
         ],
     }  # fmt: skip

@@ -21,6 +21,7 @@ MODEL_OF: Final = {
     "replies": "Reply",
     "ledger": "Entry",
     "countries": "Country",
+    "events": "Event",
 }
 _DELETABLE: Final = (
     "notes",
@@ -32,6 +33,7 @@ _DELETABLE: Final = (
     "tags",
     "reports",
     "contracts",
+    "events",
 )
 _NOT_SET: Final = {"uid", "kind", "tenant_id", "org", "id", "version", "number", "position", "code", "document_uid"}
 _COLUMNS: Final[dict[str, dict[str, str]]] = {
@@ -48,6 +50,7 @@ _COLUMNS: Final[dict[str, dict[str, str]]] = {
     "watchers": {"document_uid": "document uid", "person_uid": "person uid", "since": "int?"},
     "ledger": {"number": "new", "account": "str", "amount": "int?"},
     "countries": {"code": "code", "name": "str", "area": "int"},
+    "events": {"uid": "uid", "meta": "json?", "level": "int?"},
 }  # fmt: skip
 Row = dict[str, str]
 
@@ -183,12 +186,15 @@ class StatementWriter(QueryWriter):
     def upsert_statement(self) -> str:
         """Write an INSERT ... ON CONFLICT, and return the lines that run it."""
         self.start()
-        table = self.random.choice(("tags", "folders", "people", "ledger", "notes", "document_tags", "documents"))
+        table = self.random.choice(
+            ("tags", "folders", "people", "ledger", "notes", "document_tags", "documents", "events")
+        )
         rows = self.rows(table, self.random.randint(1, 2))
         keys = {
             "notes": [{"document_uid": "'A-uid-1'", "position": "1"}, {"document_uid": "'A-uid-2'", "position": "1"}],
             "ledger": [{"number": "1"}, {"number": "51"}],
             "document_tags": [{"document_id": "1", "tag_id": "1"}, {"document_id": "2", "tag_id": "2"}],
+            "events": [{"uid": "'A-event-1'"}, {"uid": "'A-event-2'"}],
         }.get(table, [{"id": "1"}, {"id": "51"}])
         for row, key in zip(rows, keys, strict=False):
             if self.chance(0.7):
