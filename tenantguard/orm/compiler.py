@@ -32,11 +32,15 @@ class ScopedCompiler(WritingMixin):
     def __init__(self, dialect: Any, statement: Any, *args: Any, **kwargs: Any) -> None:
         self._begin(statement, fenced=False)
         try:
+            if not self.unscoped:
+                self.vouch_for_root(statement)
             super().__init__(dialect, statement, *args, **kwargs)
             if self.met_child and self.met_failing and dialect.name == "postgresql":
                 self.__dict__.clear()
                 self._begin(statement, fenced=True)
                 super().__init__(dialect, statement, *args, **kwargs)
+            if not self.unscoped:
+                self.refuse_shadowed_tables(self.named_tables)
         except BarrierError as error:
             raise error.within(shape_of(statement)) from None
         self.vouched_text = getattr(self, "string", "")
@@ -58,6 +62,8 @@ class ScopedCompiler(WritingMixin):
         self.noted_links = []
         self.null_binds = []
         self.relied_ctes = []
+        self.named_tables = set()
+        self.cte_names = set()
         self.baked = False
 
     def _settle(self, statement: Any) -> None:

@@ -1,43 +1,57 @@
-"""Ways to the driver that go round SQLAlchemy's statements, and statements that change on their last steps.
+"""Ways to the driver that go round SQLAlchemy's statements.
 
-A pooled connection hands out cursors and the driver's own connection; both take any SQL. On a protected engine they are
-for SQLAlchemy alone. Between the moment in which a statement is vouched for and the driver, event listeners may put
-another text or other parameters in its place; so what is executed is compared with what was vouched for. What a
-listener does with the cursor that it is handed, no Python code can see: that is for the database's row-level security.
+A pooled connection hands out cursors and the driver's own connection; a result and its context lead to the cursor in
+use. All take any SQL. On a protected engine they are for SQLAlchemy alone, except where raw SQL may run. A cursor is of
+a class made from the driver's own, in which what takes SQL is guarded and everything else is as fast as before.
 """
 
-import functools
-from collections.abc import Callable
+import sys
 from contextvars import ContextVar
+from sqlite3 import Cursor as SQLiteCursor
 from typing import Any, Final
 
 from sqlalchemy import event
-from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.pool.base import _ConnectionFairy
 
 from tenantguard.binding import current_binding
 from tenantguard.errors import StatementRefused
 
-__all__ = ["GuardedConnection", "guard_last_steps", "guard_pool", "starting_up"]
+__all__ = [
+    "SQLITE_CURSOR",
+    "GuardedConnection",
+    "GuardedCursor",
+    "driver_connection_of",
+    "driver_cursor",
+    "guard_cursor",
+    "guard_pool",
+    "may_run_anything",
+    "refuse_driver",
+    "starting_up",
+]
 
 starting_up: Final[ContextVar[bool]] = ContextVar("tenantguard.orm.starting_up", default=False)
 """True while a dialect finds out on its first connection what the server can do."""
 
-_EXECUTES: Final = frozenset(
+_OF_CONNECTIONS: Final = frozenset("autocommit closed commit in_transaction info isolation_level rollback".split())
+"""What may be asked of a pooled connection: nothing that takes SQL."""
+_OF_CURSORS: Final = frozenset(
     """
-    backup blobopen copy copy_expert copy_from copy_from_query copy_from_table copy_records_to_table copy_to cursor
-    execute execute_batch executemany executescript fetch fetchall fetchmany fetchone fetchrow fetchval iterdump
-    load_extension nextset pipeline prepare query run_async serialize
+    adapt_connection await_ connection copy copy_expert copy_from copy_to callproc execute execute_async executemany
+    executescript fetch mogrify nextset prepare query scroll stream _adapt_connection _async_soft_close _connection
+    _cursor _conn
     """.split()
 )
+"""What a cursor takes SQL by, or leads to what does."""
 
 
-def _may_run_anything() -> bool:
+def may_run_anything() -> bool:
+    """True in blocks of ``system`` and ``allow_raw``, and while a dialect starts."""
     binding = current_binding()
     return starting_up.get() or (binding is not None and (binding.system is not None or binding.raw is not None))
 
 
-def _refuse(what: str) -> StatementRefused:
+def refuse_driver(what: str) -> StatementRefused:
+    """Return the refusal of a way to the driver."""
     return StatementRefused(
         f"{what} of a protected engine takes any SQL, which the barrier can't vouch for.",
         mend='Execute statements through the session or connection, or work in a block of allow_raw("why") or '
@@ -45,25 +59,127 @@ def _refuse(what: str) -> StatementRefused:
     )
 
 
+def _called_by_libraries(depth: int = 2) -> bool:
+    """True if SQLAlchemy, the driver or the barrier itself asks."""
+    name = str(sys._getframe(depth).f_globals.get("__name__", ""))
+    return name.partition(".")[0] in _LIBRARIES or name.startswith("tenantguard.orm.")
+
+
+_LIBRARIES: Final = frozenset(
+    "sqlalchemy sqlite3 psycopg psycopg2 asyncpg aiosqlite pymysql aiomysql asyncmy MySQLdb mariadb mysql".split()
+)
+_slot: Final[Any] = _ConnectionFairy.__dict__["dbapi_connection"]
+
+
+driver_connection_of: Final[Any] = _slot.__get__
+"""Returns the driver's connection of a pooled one."""
+
+
+# --- cursors -------------------------------------------------------------------------------------------------
+
+
+class GuardedCursor:
+    """Stands before a driver's cursor whose class can't be extended."""
+
+    __slots__ = ("__weakref__", "_driver_cursor")
+
+    def __init__(self, driver_cursor: Any) -> None:
+        object.__setattr__(self, "_driver_cursor", driver_cursor)
+
+    def __getattr__(self, key: str) -> Any:
+        if key in _OF_CURSORS and not may_run_anything() and not _called_by_libraries():
+            raise refuse_driver("A cursor")
+        return getattr(self._driver_cursor, key)
+
+    def __setattr__(self, key: str, value: Any) -> None:
+        setattr(self._driver_cursor, key, value)
+
+    def __iter__(self) -> Any:
+        return iter(self._driver_cursor)
+
+
+def driver_cursor(cursor: Any) -> Any:
+    """Return the driver's own cursor of one that stands before it."""
+    return cursor._driver_cursor if cursor.__class__ is GuardedCursor else cursor
+
+
+def _guarded(cls: type[Any], name: str) -> Any:
+    original: Any = getattr(cls, name)
+
+    def get(self: Any) -> Any:
+        if not may_run_anything() and not _called_by_libraries():
+            raise refuse_driver("A cursor")
+        return original.__get__(self, cls)
+
+    def set_(self: Any, value: Any) -> None:
+        original.__set__(self, value)
+
+    return property(get, set_ if hasattr(original, "__set__") else None)
+
+
+_classes: Final[dict[type[Any], type[Any]]] = {}
+
+
+def _class_for(cls: type[Any]) -> type[Any]:
+    known = _classes.get(cls)
+    if known is None:
+        names = [name for name in _OF_CURSORS if hasattr(getattr(cls, name, None), "__get__")]
+        members: dict[str, Any] = {name: _guarded(cls, name) for name in names}
+        members |= {"__slots__": (), "driver_execute": cls.execute, "__module__": __name__}
+        known = _classes[cls] = type(f"Guarded{cls.__name__}", (cls,), members)
+        _classes[known] = known
+    return known
+
+
+def guard_cursor(cursor: Any) -> Any:
+    """Return a cursor, guarded: itself where its class can be extended."""
+    try:
+        cursor.__class__ = _class_for(type(cursor))
+    except TypeError:
+        return GuardedCursor(cursor)
+    return cursor
+
+
+SQLITE_CURSOR: Final[Any] = _class_for(SQLiteCursor)
+"""SQLite's driver makes cursors of a given class, and lets none change its class later."""
+
+
+# --- connections ---------------------------------------------------------------------------------------------
+
+
 class GuardedConnection(_ConnectionFairy):
     """A pooled connection whose cursors and driver connection are for SQLAlchemy, except where raw SQL may run."""
 
     __slots__ = ()
 
+    @property
+    def dbapi_connection(self) -> Any:
+        if not may_run_anything() and not _called_by_libraries():
+            raise refuse_driver("The driver's connection")
+        return driver_connection_of(self)
+
+    @dbapi_connection.setter
+    def dbapi_connection(self, value: Any) -> None:
+        _slot.__set__(self, value)
+
+    @property
+    def connection(self) -> Any:
+        raise refuse_driver("The driver's connection")
+
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        if not _may_run_anything():
-            raise _refuse("A cursor")
+        if not may_run_anything():
+            raise refuse_driver("A cursor")
         return super().cursor(*args, **kwargs)
 
     @property
     def driver_connection(self) -> Any:
-        if not _may_run_anything():
-            raise _refuse("The driver's connection")
+        if not may_run_anything():
+            raise refuse_driver("The driver's connection")
         return super().driver_connection
 
     def __getattr__(self, key: str) -> Any:
-        if key in _EXECUTES and not _may_run_anything():
-            raise _refuse(f"The driver's {key}()")
+        if key not in _OF_CONNECTIONS and not may_run_anything() and not _called_by_libraries():
+            raise refuse_driver(f"The driver's {key}()")
         return super().__getattr__(key)
 
 
@@ -74,64 +190,3 @@ def guard_pool(pool: Any) -> None:
         fairy.__class__ = GuardedConnection
 
     event.listen(pool, "checkout", checkout)
-
-
-def guard_last_steps(dialect: Any) -> None:
-    """Compare what is executed with what was vouched for."""
-    dialect.do_execute = _compared_one(dialect.do_execute)
-    dialect.do_executemany = _compared_many(dialect.do_executemany)
-    dialect.do_execute_no_params = _compared_text(dialect.do_execute_no_params)
-    dialect._deliver_insertmanyvalues_batches = _noted(dialect._deliver_insertmanyvalues_batches)
-
-
-def _replaced() -> StatementRefused:
-    return StatementRefused(
-        "An event listener put another statement or other parameters in the place of those vouched for.",
-        mend="Change statements in before_execute, or with execution options; comments go into the driver's settings.",
-    )
-
-
-def _compared_one(original: Callable[..., Any]) -> Callable[..., Any]:
-    plain = getattr(original, "__func__", None) is DefaultDialect.do_execute
-
-    @functools.wraps(original)
-    def execute(cursor: Any, statement: Any, parameters: Any, context: Any = None) -> Any:
-        vouched = context.vouched if context is not None else None
-        if vouched is not None and (statement is not vouched[0] or parameters is not vouched[1][0]):
-            raise _replaced()
-        return cursor.execute(statement, parameters) if plain else original(cursor, statement, parameters, context)
-
-    return execute
-
-
-def _compared_many(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def execute(cursor: Any, statement: Any, parameters: Any, context: Any = None) -> Any:
-        vouched = context.vouched if context is not None else None
-        if vouched is not None and (statement is not vouched[0] or parameters is not vouched[1]):
-            raise _replaced()
-        return original(cursor, statement, parameters, context)
-
-    return execute
-
-
-def _compared_text(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def execute(cursor: Any, statement: Any, context: Any = None) -> Any:
-        vouched = context.vouched if context is not None else None
-        if vouched is not None and statement is not vouched[0]:
-            raise _replaced()
-        return original(cursor, statement, context)
-
-    return execute
-
-
-def _noted(original: Callable[..., Any]) -> Callable[..., Any]:
-    @functools.wraps(original)
-    def deliver(connection: Any, cursor: Any, statement: Any, parameters: Any, sizes: Any, context: Any) -> Any:
-        for batch in original(connection, cursor, statement, parameters, sizes, context):
-            if context.vouched is not None:
-                context.vouched = (batch.replaced_statement, [batch.replaced_parameters])
-            yield batch
-
-    return deliver

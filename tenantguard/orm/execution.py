@@ -7,6 +7,7 @@ exceptions together with the statement's values.
 
 import re
 from collections.abc import Callable
+from sqlite3 import Connection as SQLiteConnection
 from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
 from sqlalchemy.engine.default import DefaultExecutionContext
@@ -22,6 +23,8 @@ from tenantguard.errors import (
 )
 from tenantguard.orm.classify import Key
 from tenantguard.orm.compiler import SAVEPOINTS, ScopedCompiler
+from tenantguard.orm.connections import SQLITE_CURSOR, driver_connection_of, guard_cursor
+from tenantguard.orm.last_steps import vouch
 from tenantguard.orm.links import Link, LinkCheck, foreign_link, missing_rows
 from tenantguard.orm.marks import TENANT
 from tenantguard.orm.pins import pin_of
@@ -84,18 +87,18 @@ class ScopedExecution(_Context):
     """True where the dialect has no step of its own before the cursor."""
     starting: ClassVar[set[int]]
     """Connections on which the dialect is finding out what the server can do."""
-    vouched: tuple[Any, Any] | None = None
-    """The text and the rows of parameters that may be executed; ``None`` where any may."""
+    vouched: tuple[Any, Any, Any] | None = None
+    """The text and the rows of parameters that may be executed, with a copy of these; ``None`` where any may."""
     binding: Binding | None = None
     """What was bound when it ran."""
 
     def create_cursor(self) -> Any:
         # The pooled connection's own cursors are for system contexts.
-        connection = self._dbapi_connection = self._dbapi_connection.dbapi_connection  # type: ignore[assignment]
-        if self.plain_cursor:
+        self._dbapi_connection = connection = driver_connection_of(self._dbapi_connection)
+        if self.plain_cursor and connection.__class__ is SQLiteConnection:
             self._is_server_side = False
-            return connection.cursor()  # type: ignore[union-attr]
-        return super().create_cursor()
+            return connection.cursor(SQLITE_CURSOR)
+        return guard_cursor(super().create_cursor())
 
     def pre_exec(self) -> None:
         compiled: Any = self.compiled
@@ -122,7 +125,10 @@ class ScopedExecution(_Context):
             return
         if not self.plain_pre_exec:
             super().pre_exec()  # which may replace parameters
-        self.vouched = (self.statement, self.parameters)
+        if connection._has_events or connection.engine._has_events or self.dialect._has_events:
+            vouch(self, self.statement, self.parameters)
+        else:
+            self.vouched = (self.statement, self.parameters, None)
 
     def _or_close(self, check: Callable[..., Any], *args: Any) -> Any:
         try:
@@ -152,7 +158,7 @@ class ScopedExecution(_Context):
         compiled: Any = self.compiled
         if compiled is not None and isinstance(getattr(compiled, "statement", None), SAVEPOINTS):
             _forget_known_rows(self.root_connection)
-            return False
+            return True
         if self.starting and id(self.root_connection) in self.starting:
             return False
         if binding is None:

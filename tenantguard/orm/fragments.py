@@ -9,7 +9,14 @@ with its text, which may hold values.
 import re
 from typing import Final
 
-__all__ = ["is_plain_field", "is_plain_fragment", "is_plain_operator", "is_plain_prefix", "is_plain_type"]
+__all__ = [
+    "is_plain_field",
+    "is_plain_fragment",
+    "is_plain_literal",
+    "is_plain_operator",
+    "is_plain_prefix",
+    "is_plain_type",
+]
 
 _RESERVED: Final = frozenset(
     """
@@ -38,6 +45,11 @@ _PREFIXES: Final = frozenset(
 _TYPE: Final = re.compile(
     r"(\"[A-Za-z0-9_ ]+\"|[A-Za-z_][A-Za-z0-9_]*)(\.(\"[A-Za-z0-9_ ]+\"|[A-Za-z_][A-Za-z0-9_]*))?( [A-Za-z_]+)*"
     r"(\(\s*[A-Za-z0-9_]+(\s*,\s*-?[A-Za-z0-9_]+)*\s*\))?( [A-Za-z_]+)*( COLLATE \"[A-Za-z0-9_.-]+\")?(\[\])*",
+    re.ASCII,
+)
+_LITERAL: Final = re.compile(
+    r"NULL|TRUE|FALSE|true|false|-?\d{1,400}(\.\d{1,400})?([eE][-+]?\d{1,4})?|"
+    r"(N|X|x|b|B|DATE |TIME |TIMESTAMP )?'([^'\\]|''|\\\\|\\(?=[^'\\]))*'(::[A-Za-z_][A-Za-z0-9_ ]{0,63})?",
     re.ASCII,
 )
 _FIELD: Final = re.compile(r"[A-Za-z_]{1,32}", re.ASCII)
@@ -78,6 +90,11 @@ def is_plain_prefix(text: str) -> bool:
 def is_plain_type(text: str) -> bool:
     """True for a type name with arguments, as in ``NUMERIC(10, 2)`` or ``TIMESTAMP WITH TIME ZONE``."""
     return bool(_TYPE.fullmatch(text))
+
+
+def is_plain_literal(text: str) -> bool:
+    """True for a number, a quoted string, NULL or a boolean, as a value that is rendered into the text."""
+    return bool(_LITERAL.fullmatch(text))
 
 
 def is_plain_field(text: str) -> bool:

@@ -7,6 +7,8 @@ collations always. Such a name could hold a clause. So names that are rendered a
 import re
 from typing import TYPE_CHECKING, Any, Final
 
+from sqlalchemy.exc import DontWrapMixin
+
 from tenantguard.context import current_system
 from tenantguard.errors import StatementRefused
 
@@ -15,7 +17,7 @@ if TYPE_CHECKING:
 else:
     IdentifierPreparer = object
 
-__all__ = ["guard_identifiers"]
+__all__ = ["LateRefusal", "guard_identifiers"]
 
 _PLAIN: Final = re.compile(r"[A-Za-z_][A-Za-z0-9_$]{0,127}", re.ASCII)
 _TRANSLATED: Final = re.compile(r"__\[SCHEMA_[A-Za-z0-9_$ -]{1,128}\]", re.ASCII)
@@ -23,8 +25,12 @@ _TRANSLATED: Final = re.compile(r"__\[SCHEMA_[A-Za-z0-9_$ -]{1,128}\]", re.ASCII
 _PLAIN_COLLATION: Final = re.compile(r"\"?[A-Za-z_][A-Za-z0-9_.-]{0,127}\"?", re.ASCII)
 
 
+class LateRefusal(StatementRefused, DontWrapMixin):
+    """A refusal where parameters are collected, which SQLAlchemy must not wrap together with their values."""
+
+
 def _refuse(what: str) -> StatementRefused:
-    return StatementRefused(
+    return LateRefusal(
         f"The statement has {what} that is rendered without quotes and is no plain word.",
         mend="Leave quote=False out, so that SQLAlchemy quotes it.",
     )
@@ -34,6 +40,8 @@ class GuardedPreparer(IdentifierPreparer):
     """Refuses names that would be rendered as they are and are more than a word. Mixed in before a dialect's own."""
 
     def quote(self, ident: str, *args: Any) -> str:
+        if type(ident) is str and (known := self._strings.get(ident)) is not None:
+            return known  # as SQLAlchemy does, a little earlier: this is asked for every name
         bare = getattr(ident, "quote", None) is False and not _PLAIN.fullmatch(ident)
         if bare and not _TRANSLATED.fullmatch(ident) and current_system() is None:
             raise _refuse("a name")

@@ -15,7 +15,7 @@ from sqlalchemy.orm.identity import _WeakInstanceDict
 from tenantguard.binding import Binding, current_binding, raw_binding
 from tenantguard.errors import TenantMismatch
 
-__all__ = ["install_session_pins", "pin_of"]
+__all__ = ["check_session", "install_session_pins", "pin_of"]
 
 _NOBODY: Final = object()
 _SEVERAL: Final = object()
@@ -90,6 +90,23 @@ class PinnedIdentityMap(_WeakInstanceDict):
     def values(self) -> Any:
         self.check()
         return super().values()
+
+    def keys(self) -> Any:
+        self.check()
+        return super().keys()
+
+
+def check_session(session: Session) -> None:
+    """Raise unless the tenant is bound that used a session first.
+
+    Raises:
+        TenantMismatch: another one, or none, is bound.
+    """
+    identity_map: Any = session.identity_map
+    if isinstance(identity_map, PinnedIdentityMap):
+        identity_map.check()
+    elif identity_map.__dict__.get(_ATTACHED, pin := pin_of(current_binding())) != pin:
+        raise _refuse()
 
 
 def _before_attach(session: Session, _instance: object) -> None:

@@ -17,14 +17,18 @@ from sqlalchemy.orm import Session
 from sqlalchemy.orm import sessionmaker as sqlalchemy_sessionmaker
 
 from tenantguard.errors import ConfigurationError
+from tenantguard.orm.attached import install_attachment_checks
 from tenantguard.orm.caches import ModeCache, install_mode_caches
 from tenantguard.orm.classify import check_metadata
 from tenantguard.orm.compiler import scoped_compiler
-from tenantguard.orm.connections import guard_last_steps, guard_pool, starting_up
+from tenantguard.orm.connections import guard_pool, starting_up
 from tenantguard.orm.execution import scoped_execution
 from tenantguard.orm.identifiers import guard_identifiers
+from tenantguard.orm.last_steps import guard_last_steps
 from tenantguard.orm.pins import install_session_pins
+from tenantguard.orm.results import install_result_checks
 from tenantguard.orm.strangers import install_stranger_check
+from tenantguard.orm.vouching import install_construct_check
 
 __all__ = ["async_sessionmaker", "is_protected", "protect", "sessionmaker"]
 
@@ -33,6 +37,8 @@ _E = TypeVar("_E", Engine, AsyncEngine)
 
 install_stranger_check()
 install_mode_caches()
+install_result_checks()
+install_construct_check()
 
 
 def is_protected(engine: Engine | AsyncEngine) -> bool:
@@ -80,6 +86,7 @@ def protect(engine: _E, *, metadata: MetaData | Iterable[MetaData] | None = None
         return engine
     dialect.tenantguard_metadata = holds
     install_session_pins()
+    install_attachment_checks()
     starting: set[int] = set()
     dialect.statement_compiler = scoped_compiler(dialect.statement_compiler, allowed)
     dialect.execution_ctx_cls = scoped_execution(dialect, starting)

@@ -46,6 +46,7 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
     plans: list[FromPlan]
     predicates: Predicates
     lifts: Lifts
+    named_tables: set[str]
     baked: bool
     fenced: bool
     """Whether child tables are rendered so that the database applies their predicate before all else."""
@@ -197,6 +198,8 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
         aliased = enclosing_alias is not None and enclosing_alias.element is table
         if not self.plans or not self.plans[-1].knows(enclosing_alias if aliased else table):
             refuse(f"the table {table.name!r} in an unexpected place")
+        if table.schema is None:
+            self.named_tables.add(table.name.lower())
         if asfrom and not aliased and (predicate := self.plans[-1].derived(table)) is not None:
             if table.schema is not None:
                 refuse(

@@ -9,6 +9,7 @@ from collections.abc import Iterable, Iterator
 from typing import TYPE_CHECKING, Any, Final, NoReturn
 
 from sqlalchemy import BindParameter, Column, Table
+from sqlalchemy.ext.compiler import _dispatcher
 from sqlalchemy.sql.annotation import Annotated
 from sqlalchemy.sql.elements import ClauseElement, TextClause
 from sqlalchemy.sql.selectable import CTE, SelectBase
@@ -16,9 +17,16 @@ from sqlalchemy.sql.visitors import Visitable
 
 from tenantguard.errors import StatementRefused
 from tenantguard.orm.classify import real_table
-from tenantguard.orm.fragments import is_plain_field, is_plain_fragment, is_plain_operator, is_plain_prefix
+from tenantguard.orm.fragments import (
+    is_plain_field,
+    is_plain_fragment,
+    is_plain_literal,
+    is_plain_operator,
+    is_plain_prefix,
+)
 from tenantguard.orm.fragments import is_plain_type as _is_plain_type
 from tenantguard.orm.functions import PURE_FUNCTIONS
+from tenantguard.orm.identifiers import LateRefusal
 from tenantguard.orm.strangers import ASKING
 
 if TYPE_CHECKING:
@@ -26,7 +34,7 @@ if TYPE_CHECKING:
 else:
     SQLCompiler = object
 
-__all__ = ["VouchingMixin", "refuse"]
+__all__ = ["VouchingMixin", "install_construct_check", "refuse"]
 
 _SYSTEM = (
     'Write it with SQLAlchemy constructs, or run it in a block of allow_raw("why") and filter by tenant yourself, '
@@ -34,13 +42,13 @@ _SYSTEM = (
 )
 
 
-def refuse(what: str, mend: str = _SYSTEM) -> NoReturn:
+def refuse(what: str, mend: str = _SYSTEM, kind: type[StatementRefused] = StatementRefused) -> NoReturn:
     """Raise the refusal of a construct.
 
     Raises:
         StatementRefused: always.
     """
-    raise StatementRefused(f"The statement has {what}, which the barrier can't vouch for.", mend=mend)
+    raise kind(f"The statement has {what}, which the barrier can't vouch for.", mend=mend)
 
 
 _KNOWN: Final[set[object]] = set(ASKING)
@@ -62,6 +70,22 @@ def _renders_itself(element: object) -> bool:
     return "_compiler_dispatch" in getattr(element, "__dict__", ())
 
 
+_dispatch: Final[Any] = _dispatcher.__call__
+
+
+def _asking_dispatch(self: Any, element: Any, compiler: Any, **kwargs: Any) -> Any:
+    if getattr(compiler, "unscoped", True) is False:
+        rendering = self.specs.get(compiler.dialect.name) or self.specs.get("default")
+        if getattr(rendering, "__module__", "") != "sqlalchemy.ext.compiler":  # else it is the class's former way
+            compiler.question(f"the construct {type(element).__name__}, which renders SQL of its own")
+    return _dispatch(self, element, compiler, **kwargs)
+
+
+def install_construct_check() -> None:
+    """Have what ``@compiles`` made ask which compiler it is for, wherever in a statement it stands, once."""
+    _dispatcher.__call__ = _asking_dispatch  # type: ignore[method-assign]
+
+
 class VouchingMixin(SQLCompiler):
     """Overrides for every textual part of a statement. Mixed in before a dialect's compiler."""
 
@@ -72,6 +96,7 @@ class VouchingMixin(SQLCompiler):
     """Whether the author vouches for what the barrier can't (`tenantguard.permits.allow_raw`)."""
     used_raw: bool
     allowed_functions: frozenset[str] = frozenset()
+    cte_names: set[str]
 
     def question(self, what: str, mend: str = _SYSTEM) -> None:
         """Refuse a part that the barrier can't vouch for, unless its author does.
@@ -95,6 +120,36 @@ class VouchingMixin(SQLCompiler):
             if _renders_itself(element):
                 self.question(f"the construct {type(element).__name__}, which renders SQL of its own")
 
+    def vouch_for_root(self, statement: Any) -> None:
+        """Refuse a statement that renders itself.
+
+        Raises:
+            StatementRefused: it does.
+        """
+        if isinstance(statement, ClauseElement) and _renders_itself(statement):
+            self.question(f"the construct {type(statement).__name__}, which renders SQL of its own")
+
+    def refuse_shadowed_tables(self, names: set[str]) -> None:
+        """Refuse CTEs that go by the name of a table: the database would read the CTE in the table's place.
+
+        Args:
+            names: the tables that the statement reads, those of predicates included, in lower case.
+
+        Raises:
+            StatementRefused: there is one.
+        """
+        if any(name in names for name in self.cte_names):
+            refuse("a CTE that goes by the name of a table", mend="Give the CTE another name.")
+
+    def visit_cte(self, cte: Any, *args: Any, **kwargs: Any) -> Any:
+        self.cte_names.add(str(cte.name).lower())
+        return super().visit_cte(cte, *args, **kwargs)
+
+    def visit_compound_select(self, cs: Any, *args: Any, **kwargs: Any) -> str:
+        if not self.unscoped:
+            self.vouch_for_parts(cs.get_children())
+        return super().visit_compound_select(cs, *args, **kwargs)
+
     def visit_textclause(self, textclause: Any, add_to_result_map: Any = None, **kw: Any) -> str:
         if not self.unscoped and (
             not self.stack or not (is_plain_fragment(textclause.text) or is_plain_prefix(textclause.text))
@@ -116,6 +171,20 @@ class VouchingMixin(SQLCompiler):
         if column.is_literal and not self.unscoped and not is_plain_fragment(column.name):
             self.question("a literal_column()")
         return super().visit_column(column, *args, **kw)
+
+    def visit_bindparam(self, bindparam: Any, *args: Any, **kwargs: Any) -> str:
+        if not self.unscoped:
+            impl = bindparam.type.dialect_impl(self.dialect)
+            if impl._has_bind_expression:
+                self.vouch_for_parts([impl.bind_expression(bindparam)])
+        return super().visit_bindparam(bindparam, *args, **kwargs)
+
+    def _label_select_column(self, select: Any, column: Any, *args: Any, **kwargs: Any) -> Any:
+        if not self.unscoped:
+            impl = column.type.dialect_impl(self.dialect)
+            if impl._has_column_expression:
+                self.vouch_for_parts([impl.column_expression(column)])
+        return super()._label_select_column(select, column, *args, **kwargs)
 
     def visit_custom_op_binary(self, element: Any, operator: Any, **kw: Any) -> str:
         self._vouch_operator(operator)
@@ -155,6 +224,38 @@ class VouchingMixin(SQLCompiler):
         text = super().visit_typeclause(typeclause, **kw)
         if not self.unscoped and not _is_plain_type(text):
             self.question("a cast to a type whose name holds other than words and numbers")
+        return text
+
+    def _vouch_type(self, type_: Any) -> None:
+        if not self.unscoped and not _is_plain_type(str(self.dialect.type_compiler_instance.process(type_))):
+            refuse("a type whose name holds other than words and numbers", kind=LateRefusal)
+
+    def render_bind_cast(self, type_: Any, dbapi_type: Any, sqltext: str) -> str:
+        self._vouch_type(dbapi_type)
+        return super().render_bind_cast(type_, dbapi_type, sqltext)
+
+    def visit_empty_set_expr(self, element_types: Any, **kw: Any) -> str:
+        for type_ in element_types or ():
+            if not type_._isnull:
+                self._vouch_type(type_)
+        return super().visit_empty_set_expr(element_types, **kw)
+
+    def visit_array(self, element: Any, **kw: Any) -> str:
+        if not element.clauses and not element.type.item_type._isnull:
+            self._vouch_type(element.type)
+        render = getattr(super(), "visit_array", None)
+        return str(render(element, **kw)) if render else refuse("an array, which the database does not have")
+
+    def visit_table_valued_alias(self, element: Any, **kw: Any) -> str:
+        if element._render_derived_w_types:
+            for column in element.c:
+                self._vouch_type(column.type)
+        return super().visit_table_valued_alias(element, **kw)
+
+    def render_literal_value(self, value: Any, type_: Any) -> str:
+        text = super().render_literal_value(value, type_)
+        if not self.unscoped and not is_plain_literal(text):
+            refuse("a literal value that is rendered as other than a number, a string or NULL", kind=LateRefusal)
         return text
 
     def _generate_prefixes(self, stmt: Any, prefixes: Any, **kw: Any) -> str:

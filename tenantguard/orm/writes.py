@@ -13,6 +13,7 @@ from typing import Any, Final, final
 from sqlalchemy import BindParameter, Column, Table, and_
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.util import tables_from_leftmost
+from sqlalchemy.sql.visitors import Visitable
 
 from tenantguard.binding import SYSTEM_MODE
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
@@ -290,8 +291,12 @@ class WritingMixin(MySQLMixin):
             statement: Any = self.stack[-1]["selectable"]
             table = statement.table
             kind = self.classify(table)
-            self.vouch_for_parts(on_conflict.update_whereclause, on_conflict.inferred_target_whereclause)
             values = dict(on_conflict.update_values_to_set)
+            self.vouch_for_parts(
+                on_conflict.update_whereclause,
+                on_conflict.inferred_target_whereclause,
+                [value for value in values.values() if isinstance(value, Visitable)],
+            )
             for key in values:
                 # Other names would be rendered as they are, and the database could know a column by them.
                 if not (key in table.c if isinstance(key, str) else table.c.contains_column(key)):

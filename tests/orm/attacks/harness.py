@@ -1,6 +1,7 @@
 """The verdict on an attack: a function that runs as tenant a against a database that holds tenant b's rows as well.
 
-B's rows are canaries: every text of theirs begins with ``B-CANARY``, and every number is 900,000 or more. An attack has
+B's rows are canaries: every text of theirs begins with ``B-CANARY``, and every number is 900,000 or more, so that they
+are the greatest of all. An attack has
 leaked if a canary, or a count that includes one, comes back or stands in the text of an error; or if afterwards a row of
 B's is changed, moved or gone, a row of A's stands in B, or a key of A's points to B's. It may be scoped or refused.
 What it changed is put back before the next one.
@@ -14,7 +15,7 @@ from weakref import WeakKeyDictionary
 
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
-from sqlalchemy.pool import QueuePool, StaticPool
+from sqlalchemy.pool import StaticPool
 
 from tenantguard import bind, service_identity, system
 from tenantguard.errors import TenantGuardError
@@ -47,12 +48,13 @@ def engine_of(kind: str, postgres_url: str, directory: Path | None = None) -> En
         if directory is None:
             made, side = create_engine("sqlite://", poolclass=StaticPool), ":memory:"
         else:
-            made = create_engine(f"sqlite:///{directory}/main.db", poolclass=QueuePool, pool_size=20)
+            made = create_engine(f"sqlite:///{directory}/main.db", connect_args={"timeout": 0.2}, pool_size=20)
             side = f"{directory}/side.db"
 
         @event.listens_for(made, "connect")
         def attach(connection: Any, _record: Any) -> None:
             connection.execute(f"ATTACH '{side}' AS {SIDE}")
+            connection.execute("PRAGMA synchronous = OFF")  # of all attached: nothing here outlives the test
 
     protect(made)
     seed(made)
@@ -68,7 +70,7 @@ def seed(engine: Engine) -> None:
         Base.metadata.create_all(engine)
         with Session(engine) as db, db.begin():
             db.add_all([Country(code="NZ"), Region(code="north")])
-    for identity, name, first in ((A, "a", 1), (B, CANARY, FIRST_OF_B)):
+    for identity, name, first in ((A, "A", 1), (B, CANARY, FIRST_OF_B)):
         with bind(identity), Session(engine) as db, db.begin():
             label = Label(id=first, name=f"{name}-label")
             folder = Folder(id=first, name=f"{name}-folder")
@@ -91,7 +93,7 @@ def seed(engine: Engine) -> None:
             db.add_all(rows_of(name, first))
             db.execute(featured.insert().values(id=first, folder_id=first))
     with system("rows that tenants may not write"), Session(engine) as db, db.begin():
-        db.add_all([*refused_rows_of("a", "a", 1), *refused_rows_of(CANARY, "b", FIRST_OF_B)])
+        db.add_all([*refused_rows_of("A", "a", 1), *refused_rows_of(CANARY, "b", FIRST_OF_B)])
     _seeded[engine] = snapshot(engine)
 
 

@@ -153,7 +153,7 @@ STATEMENTS: dict[str, tuple[Attack, Any]] = {
     ),
     "update from": (
         core(D.update().where(D.c.folder_id == F.c.id, D.c.id == 11).values(title=F.c.name).returning(D.c.title)),
-        [("a-child",)],
+        [("A-child",)],
     ),
     "delete of what another table says": (
         core(
@@ -223,7 +223,7 @@ STATEMENTS: dict[str, tuple[Attack, Any]] = {
         core(
             D.update()
             .where(D.c.id == 1)
-            .values(folder_id=select(F.c.id).where(F.c.name == "a-child").scalar_subquery())
+            .values(folder_id=select(F.c.id).where(F.c.name == "A-child").scalar_subquery())
             .returning(D.c.folder_id)
         ),
         [(2,)],
