@@ -8,7 +8,7 @@ So an id is converted only if it is the one way to write its value.
 """
 
 import uuid
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from functools import lru_cache
 from typing import Any, Final, final
 
@@ -20,24 +20,34 @@ from sqlalchemy import (
     ColumnElement,
     Enum,
     Integer,
+    Select,
     SmallInteger,
     String,
-    Text,
     TypeDecorator,
     Uuid,
-    cast,
+    tuple_,
+    type_coerce,
 )
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.sql import operators
 from sqlalchemy.sql.elements import BinaryExpression
 from sqlalchemy.sql.visitors import InternalTraversal
-from sqlalchemy.types import Boolean, TypeEngine
+from sqlalchemy.types import NULLTYPE, Boolean, TypeEngine
 
 from tenantguard.errors import ConfigurationError
 from tenantguard.identity import MAX_TENANT_ID_LENGTH
 
-__all__ = ["TENANT_ID_TYPE", "ExactKeyMixin", "compares_exactly", "converter_of", "equals_exactly"]
+__all__ = [
+    "TENANT_ID_TYPE",
+    "ExactKeyMixin",
+    "compares_exactly",
+    "converter_of",
+    "equals_exactly",
+    "equals_value",
+    "is_among",
+    "is_one_of",
+]
 
 Convert = Callable[[str], object]
 
@@ -184,10 +194,6 @@ def _decorated(type_: TypeDecorator[Any], inner: Convert, length: int) -> Conver
     return convert
 
 
-def _is_enum(type_: TypeEngine[Any]) -> bool:
-    return any(isinstance(form, Enum) for form in _forms(type_))
-
-
 # --- comparing ---------------------------------------------------------------------------------------------
 
 
@@ -202,18 +208,16 @@ def compares_exactly(type_: TypeEngine[Any]) -> bool:
 
 @final
 class _ExactKey(ColumnElement[bool]):
-    """``key = tenant``, compared exactly. Only the barrier's compilers know how it is written."""
+    """``key = tenant`` or ``key IN (tenants)``, compared exactly; only the barrier's compilers know how to write it."""
 
     __visit_name__ = "tenantguard_exact_key"
-    inherit_cache = False
+    inherit_cache = True
     _traverse_internals = [  # noqa: RUF012 - as in SQLAlchemy's own elements
-        ("key_column", InternalTraversal.dp_clauseelement),
-        ("bind", InternalTraversal.dp_clauseelement),
+        ("comparison", InternalTraversal.dp_clauseelement)
     ]
 
-    def __init__(self, key_column: ColumnElement[Any], bind: BindParameter[Any]) -> None:
-        self.key_column = key_column
-        self.bind = bind
+    def __init__(self, comparison: BinaryExpression[bool]) -> None:
+        self.comparison = comparison
         self.type = Boolean()
 
     def self_group(self, against: Any = None) -> Any:  # noqa: ARG002 - SQLAlchemy would write "= 1" after it
@@ -221,20 +225,39 @@ class _ExactKey(ColumnElement[bool]):
 
 
 def equals_exactly(key_column: ColumnElement[Any], bind: BindParameter[Any]) -> ColumnElement[bool]:
-    """Return the comparison of a tenant key with the parameter that holds the tenant.
+    """Return the comparison of a key with the parameter that holds the tenant.
 
     Args:
         key_column: the key, in the words of the alias that its table goes by.
         bind: the parameter.
     """
+    return _exactly(_compared(key_column, bind, operators.eq, operators.ne))
+
+
+def equals_value(key_column: ColumnElement[Any], value: object) -> ColumnElement[bool]:
+    """Return the comparison of a key with a value that is always the same, or is not kept with the statement."""
+    return equals_exactly(key_column, BindParameter(None, value, type_=key_column.type, unique=True))
+
+
+def is_one_of(key_column: ColumnElement[Any], bind: BindParameter[Any]) -> ColumnElement[bool]:
+    """Return the comparison of a key with the expanding parameter that holds several tenants."""
+    return _exactly(_compared(key_column, bind, operators.in_op, operators.not_in_op))
+
+
+def is_among(columns: Sequence[ColumnElement[Any]], keys: Select[Any]) -> ColumnElement[bool]:
+    """Return the condition that the columns of a foreign key are among the keys that a SELECT gives."""
+    # Not by the IN of the column, in whose place its type may have put another.
+    return type_coerce(columns[0], NULLTYPE).in_(keys) if len(columns) == 1 else tuple_(*columns).in_(keys)
+
+
+def _compared(left: Any, right: Any, operator: Any, negated: Any) -> BinaryExpression[bool]:
     # Not by the == of the column, in whose place its type may have put another.
-    if any(isinstance(form, String) for form in _forms(bind.type)):
-        return _ExactKey(key_column, bind)
-    return _equals(key_column, bind)
+    return BinaryExpression(left, right, operator, type_=Boolean(), negate=negated)
 
 
-def _equals(left: ColumnElement[Any], right: ColumnElement[Any]) -> BinaryExpression[bool]:
-    return BinaryExpression(left, right, operators.eq, type_=Boolean(), negate=operators.ne)
+def _exactly(comparison: BinaryExpression[bool]) -> ColumnElement[bool]:
+    strings = any(isinstance(form, String) for form in _forms(comparison.right.type))
+    return _ExactKey(comparison) if strings else comparison
 
 
 class ExactKeyMixin:
@@ -244,22 +267,28 @@ class ExactKeyMixin:
     process: Any
 
     def visit_tenantguard_exact_key(self, element: Any, **kw: Any) -> str:
-        """Write the comparison of a string key with the tenant."""
-        column, bind = element.key_column, element.bind
-        equal: str = self.process(_equals(column, bind), **kw)
+        """Write the comparison of a string key with the tenant, or with several."""
+        comparison = element.comparison
+        type_ = comparison.right.type
+        as_is: str = self.process(comparison, **kw)
+        column: str = self.process(comparison.left, **kw)
+        given: str = self.process(comparison.right, **kw)
+        several = comparison.operator is operators.in_op
+        operator = "IN" if several else "="
         name = self.dialect.name
         if name in ("mysql", "mariadb"):
             # The first half is for the index. Bytes of one character set, since the column may have another.
-            left, right = (
-                f"CAST(CONVERT({self.process(part, **kw)} USING utf8mb4) AS BINARY)" for part in (column, bind)
-            )
-            return f"({equal} AND {left} = {right})"
+            given = given if several else f"CAST(CONVERT({given} USING utf8mb4) AS BINARY)"
+            return f"({as_is} AND CAST(CONVERT({column} USING utf8mb4) AS BINARY) {operator} {given})"
+        exact = compares_exactly(type_)
         if name == "sqlite":
-            exact = f"{equal} COLLATE BINARY"
-            return exact if compares_exactly(column.type) else f"({equal} AND {exact})"
-        if compares_exactly(column.type):
-            # A text of no type would be taken for the column's, which may be citext without the model's knowing.
-            cast_already = bind.type._unwrapped_dialect_impl(self.dialect).render_bind_cast
-            return equal if cast_already or _is_enum(bind.type) else f"{equal}::VARCHAR"
-        text = _equals(cast(column, Text).collate("C"), cast(bind, Text))
-        return f"({equal} AND {self.process(text, **kw)})"
+            binary = f"{column} COLLATE BINARY {operator} {given}"
+            return binary if exact else f"({as_is} AND {binary})"
+        if not exact:
+            return f'({as_is} AND CAST({column} AS TEXT) COLLATE "C" {operator} {given})'
+        if type_._unwrapped_dialect_impl(self.dialect).render_bind_cast or any(
+            isinstance(form, Enum) for form in _forms(type_)
+        ):
+            return as_is
+        # A text of no type would be taken for the column's, which may be citext without the model's knowing.
+        return f"({as_is} AND CAST({column} AS TEXT) {operator} {given})" if several else f"{as_is}::VARCHAR"

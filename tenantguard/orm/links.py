@@ -35,7 +35,7 @@ from sqlalchemy.sql.selectable import (
 from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, UnclassifiedTable
 from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Kind, Owned, Shared, classify_alone, real_table
-from tenantguard.orm.key_types import compares_exactly
+from tenantguard.orm.key_types import compares_exactly, equals_value, is_among
 from tenantguard.orm.marks import TENANT
 
 __all__ = [
@@ -299,16 +299,15 @@ def _own_rows(table: FromClause, binding: Binding, *, everybody: bool) -> Column
     if isinstance(kind, Child):
         parent = kind.parent.alias()
         keys = select(*(parent.c[column.key] for column in kind.targets))
-        own = [table.c[column.key] for column in kind.columns]
         above = keys.where(_own_rows(parent, binding, everybody=everybody))
-        return own[0].in_(above) if len(own) == 1 else tuple_(*own).in_(above)
+        return is_among([table.c[column.key] for column in kind.columns], above)
     assert binding.identity is not None
     assert binding.identity.tenant is not None
     column = table.c[kind.column.key]
-    mine = column == kind.convert(binding.identity.tenant.id)
+    mine = equals_value(column, kind.convert(binding.identity.tenant.id))
     if not everybody or kind.everyone is NO_GLOBAL:
         return mine
-    return or_(mine, column.is_(None) if kind.everyone is None else column == kind.everyone)
+    return or_(mine, column.is_(None) if kind.everyone is None else equals_value(column, kind.everyone))
 
 
 def foreign_link(link: Link) -> ForeignTenantWrite:

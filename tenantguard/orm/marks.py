@@ -9,12 +9,12 @@ import uuid
 from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Final, TypeAlias, final
 
-from sqlalchemy import Column, ColumnDefault, MetaData, Table, event
+from sqlalchemy import Column, ColumnDefault, MetaData, String, Table, event
 from sqlalchemy.orm import Mapped, mapped_column
 
 from tenantguard.binding import bound_id, current_binding
 from tenantguard.errors import ConfigurationError
-from tenantguard.orm.key_types import TENANT_ID_TYPE
+from tenantguard.orm.key_types import TENANT_ID_TYPE, converter_of
 
 __all__ = [
     "ClassificationRule",
@@ -254,11 +254,12 @@ def _bound_value(dimension: str, context: Any) -> object:
     column = getattr(context, "current_column", None)
     if value is None or column is None:
         return value
-    try:
-        kind: type[Any] = column.type.python_type
-        return value if issubclass(kind, str) else kind(value)
-    except (NotImplementedError, TypeError, ValueError):
+    if type(column.type) is String:
         return value
+    try:
+        return converter_of(column.table.name, column)(value)
+    except (ConfigurationError, ValueError):
+        return None
 
 
 def fill_by_default(column: Column[Any], dimension: str) -> None:

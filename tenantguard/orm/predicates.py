@@ -12,12 +12,12 @@ from collections.abc import Callable
 from functools import partial
 from typing import Any, Final, final
 
-from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, or_, select, tuple_
+from sqlalchemy import BindParameter, ColumnElement, FromClause, and_, or_, select
 
 from tenantguard.binding import bound_id, current_binding, raw_binding
 from tenantguard.errors import StatementRefused
 from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Owned, classify_alone, real_table
-from tenantguard.orm.key_types import equals_exactly
+from tenantguard.orm.key_types import equals_exactly, equals_value, is_among, is_one_of
 from tenantguard.orm.marks import TENANT, Wide
 
 __all__ = ["Predicates", "key_value", "read_values"]
@@ -113,12 +113,14 @@ class Predicates:
 
     def _in_reads(self, key: Key, column: ColumnElement[Any]) -> ColumnElement[bool]:
         given: BindParameter[Any] = BindParameter(
-            "tenantguard_tenants", unique=True, type_=key.column.type, callable_=partial(read_values, key.convert)
+            "tenantguard_tenants",
+            unique=True,
+            type_=key.column.type,
+            callable_=partial(read_values, key.convert),
+            expanding=True,
         )
-        given.expanding = True
-        expression: Any = column.in_(given)
-        self.binds.append((expression.right, key, True))  # IN makes a parameter of its own
-        return expression
+        self.binds.append((given, key, True))
+        return is_one_of(column, given)
 
     def predicate(self, kind: Owned | Child, element: FromClause, *, write: bool) -> ColumnElement[bool]:
         """Return the predicate of a table that belongs to tenants, in the words of the alias that it goes by.
@@ -143,7 +145,7 @@ class Predicates:
             return own
         if kind.everyone is NO_GLOBAL:
             return own
-        return or_(own, column.is_(None) if kind.everyone is None else column == kind.everyone)
+        return or_(own, column.is_(None) if kind.everyone is None else equals_value(column, kind.everyone))
 
     def _narrowing(self, kind: Owned | Child, element: FromClause, *, write: bool) -> list[ColumnElement[bool]]:
         parts: list[ColumnElement[bool]] = []
@@ -171,8 +173,7 @@ class Predicates:
             above = _owner(kind.parent)
             if self._reads_more_than_it_writes(above):
                 keys = keys.where(self.predicate(above, parent, write=True))
-        own = [element.c[column.key] for column in kind.columns]
-        return own[0].in_(keys) if len(own) == 1 else tuple_(*own).in_(keys)
+        return is_among([element.c[column.key] for column in kind.columns], keys)
 
     def _reads_more_than_it_writes(self, kind: Owned | Child) -> bool:
         while isinstance(kind, Child):

@@ -1,7 +1,9 @@
 """A tenant's id is its rows' key character by character, whatever the database or the key's type takes for equal."""
 
+import itertools
 import uuid
 from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from typing import Any
 
 import pytest
@@ -35,7 +37,7 @@ from sqlalchemy import (
 from sqlalchemy.dialects import mysql, postgresql
 from sqlalchemy.exc import IntegrityError
 
-from tenantguard import bind, service_identity, system
+from tenantguard import bind, read_tenants, service_identity, system
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused
 from tenantguard.identity import MAX_TENANT_ID_LENGTH
 from tenantguard.orm import owned_through, protect, stamp_tenant, tenant_key
@@ -83,35 +85,44 @@ KEYS: dict[str, tuple[str, Any, str | None]] = {
 }
 
 
-def tables(type_: Any) -> tuple[Table, Table]:
-    metadata = MetaData()
-    key = Column("tenant", type_, nullable=False, index=True, info=tenant_key())
-    notes = Table("notes", metadata, Column("id", Integer, primary_key=True), key, Column("title", String(50)))
+NUMBERS = itertools.count()
+
+
+def tables(type_: Any, **key_options: Any) -> tuple[Table, Table]:
+    """Return a table with such a key, and a child of it. Their names are new: tables of one name are of one kind."""
+    metadata, name = MetaData(), f"notes_{next(NUMBERS)}"
+    key = Column("tenant", type_, nullable=False, index=True, info=tenant_key(**key_options))
+    notes = Table(name, metadata, Column("id", Integer, primary_key=True), key, Column("title", String(50)))
     lines = Table(
-        "note_lines",
+        f"{name}_lines",
         metadata,
         Column("id", Integer, primary_key=True),
-        Column("note_id", ForeignKey("notes.id"), nullable=False),
-        info=owned_through("notes"),
+        Column("note_id", ForeignKey(f"{name}.id"), nullable=False),
+        info=owned_through(name),
     )
     return notes, lines
+
+
+@contextmanager
+def comparing_engine(request: pytest.FixtureRequest, database: str) -> Iterator[Engine]:
+    if database in DATABASES:
+        with protected_engine(request, database) as engine:
+            yield engine
+        return
+    url = request.getfixturevalue("debian_postgres_url")
+    engine = protect(create_engine(url.replace(":", f"+{'psycopg' if database == 'icu' else database}:", 1)))
+    make_types(engine)
+    yield engine
+    engine.dispose()
 
 
 @pytest.fixture
 def keyed(request: pytest.FixtureRequest) -> Iterator[tuple[Engine, Table, Table]]:
     database, type_, real = KEYS[request.param]
-    if database in ("icu", "psycopg2"):
-        url = request.getfixturevalue("debian_postgres_url")
-        engine = protect(create_engine(url.replace(":", f"+{'psycopg' if database == 'icu' else database}:", 1)))
-        make_types(engine)
-        try:
-            yield engine, *fill(engine, type_, real)
-        finally:
-            drop(engine)
-            engine.dispose()
-    else:
-        with protected_engine(request, database) as engine:
-            yield engine, *fill(engine, type_, real)
+    with comparing_engine(request, database) as engine:
+        notes, lines = fill(engine, type_, real)
+        yield engine, notes, lines
+        drop(engine, notes)
 
 
 def make_types(engine: Engine) -> None:
@@ -121,29 +132,29 @@ def make_types(engine: Engine) -> None:
         connection.execute(text(f"CREATE COLLATION IF NOT EXISTS folded ({options})"))
 
 
-def fill(engine: Engine, type_: Any, real: str | None) -> tuple[Table, Table]:
-    notes, lines = tables(type_)
+def fill(engine: Engine, type_: Any, real: str | None, **key_options: Any) -> tuple[Table, Table]:
+    notes, lines = tables(type_, **key_options)
     with system("make and fill the tables"), engine.begin() as connection:
         if real is not None:
             serial = {"sqlite": "INTEGER", "postgresql": "SERIAL"}.get(engine.dialect.name, "INTEGER AUTO_INCREMENT")
             connection.execute(
-                text(f"CREATE TABLE notes (id {serial} PRIMARY KEY, tenant {real} NOT NULL, title VARCHAR(50))")
+                text(f"CREATE TABLE {notes.name} (id {serial} PRIMARY KEY, tenant {real} NOT NULL, title VARCHAR(50))")
             )
-            connection.execute(text("CREATE INDEX ix_notes_tenant ON notes (tenant)"))
+            connection.execute(text(f"CREATE INDEX ix_{notes.name}_tenant ON {notes.name} (tenant)"))
         notes.metadata.create_all(connection)
         latin = getattr(type_, "charset", None) == "latin1"
         for number, key in enumerate(LOOKALIKES, 1):
             if latin and key == "\uff41":
                 continue
             row = {"id": number, "tenant": key, "title": f"of <{key}>"}
-            connection.execute(text("INSERT INTO notes (id, tenant, title) VALUES (:id, :tenant, :title)"), row)
+            connection.execute(text(f"INSERT INTO {notes.name} (id, tenant, title) VALUES (:id, :tenant, :title)"), row)
             connection.execute(insert(lines).values(id=number, note_id=number))
     return notes, lines
 
 
-def drop(engine: Engine) -> None:
+def drop(engine: Engine, table: Table) -> None:
     with system("drop the tables"), engine.begin() as connection:
-        tables(String(50))[0].metadata.drop_all(connection)
+        table.metadata.drop_all(connection)
 
 
 @pytest.mark.parametrize("keyed", KEYS, indirect=True)
@@ -172,6 +183,74 @@ def test_no_statement_reaches_the_rows_of_a_tenant_whose_id_only_looks_alike(
             db.rollback()
 
 
+@pytest.mark.parametrize("keyed", KEYS, indirect=True)
+def test_a_set_of_tenants_is_read_without_those_that_look_alike(keyed: tuple[Engine, Table, Table]) -> None:
+    engine, notes, lines = keyed
+    with (
+        bind(service_identity("t", tenant="a")),
+        read_tenants(["á", "other"], reason="compare"),
+        engine.connect() as db,
+    ):
+        assert set(db.scalars(select(notes.c.title))) == {"of <a>", "of <á>"}
+        assert set(db.scalars(select(lines.c.id))) == {1, 3}
+        assert db.scalar(select(func.count()).select_from(notes)) == 2
+        assert db.execute(update(notes).values(title="changed")).rowcount == 1
+        assert db.execute(delete(lines)).rowcount == 1
+        db.rollback()
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if name != "mariadb latin1"])
+def test_the_rows_of_a_tenant_that_looks_like_everybody_are_not_everybodys(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    database, type_, real = KEYS[name]
+    with comparing_engine(request, database) as engine:
+        notes, lines = fill(engine, type_, real, global_rows="a")
+        try:
+            with bind(service_identity("t", tenant="other")), engine.connect() as db:
+                assert list(db.scalars(select(notes.c.title))) == ["of <a>"]
+                assert list(db.scalars(select(lines.c.id))) == [1]
+                assert db.execute(update(notes).values(title="changed")).rowcount == 0
+        finally:
+            drop(engine, notes)
+
+
+class FoldedSearch(String):
+    """A string whose IN compares without regard to case."""
+
+    cache_ok = True
+
+    class comparator_factory(String.Comparator):
+        def in_(self, other: Any) -> Any:
+            return func.lower(self.expr).in_(other)
+
+
+def test_a_child_is_not_found_by_a_comparison_of_the_apps_own(engine: Engine) -> None:
+    metadata, name = MetaData(), f"parents_{next(NUMBERS)}"
+    key = mysql.VARCHAR(20, collation="utf8mb4_bin")
+    parents = Table(
+        name,
+        metadata,
+        Column("code", String(20).with_variant(key, "mysql", "mariadb"), primary_key=True),
+        Column("tenant", TENANT_ID_TYPE, nullable=False, info=tenant_key()),
+    )
+    code = FoldedSearch(20).with_variant(key, "mysql", "mariadb")
+    children = Table(
+        f"{name}_children",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("code", code, ForeignKey(f"{name}.code"), nullable=False),
+        info=owned_through(name),
+    )
+    with system("make the tables"), engine.begin() as db:
+        metadata.create_all(db)
+        db.execute(insert(parents), [{"code": "x", "tenant": "a"}, {"code": "X", "tenant": "b"}])
+        db.execute(insert(children), [{"id": 1, "code": "x"}, {"id": 2, "code": "X"}])
+    for tenant, expected in (("a", [1]), ("b", [2])):
+        with bind(service_identity("t", tenant=tenant)), engine.begin() as db:
+            assert list(db.scalars(select(children.c.id))) == expected
+
+
 @pytest.mark.parametrize(
     "keyed",
     ["sqlite nocase", "icu nondeterministic", "icu citext", "psycopg2 citext", "mariadb default", "mariadb unicode"],
@@ -197,14 +276,14 @@ def test_the_comparison_uses_the_index_of_the_key(keyed: tuple[Engine, Table, Ta
     with system("look at the plan"), engine.begin() as db:
         db.execute(insert(notes), [{"id": n, "tenant": f"other-{n % 500}", "title": str(n)} for n in range(100, 3000)])
         if name == "mariadb":
-            db.exec_driver_sql("ANALYZE TABLE notes").all()
+            db.exec_driver_sql(f"ANALYZE TABLE {notes.name}").all()
         else:
             db.exec_driver_sql("ANALYZE")
         values: Any = {"tenantguard_tenant_1": "a"}
         if name == "sqlite":
             values = ("a",) * str(compiled).count("?")
         explain = "EXPLAIN QUERY PLAN" if name == "sqlite" else "EXPLAIN"
-        assert "ix_notes_tenant" in str(db.exec_driver_sql(f"{explain} {compiled}", values).all())
+        assert f"ix_{notes.name}_tenant" in str(db.exec_driver_sql(f"{explain} {compiled}", values).all())
 
 
 # --- ids that become one value -----------------------------------------------------------------------------
@@ -333,16 +412,15 @@ def _pair(type_: Any) -> tuple[Table, Table]:
     def key(*, primary: bool) -> Column[str]:
         return Column("tenant", type_, primary_key=primary, nullable=False, default=stamp_tenant, info=tenant_key())
 
-    bills = Table(
-        "bills", metadata, key(primary=True), Column("number", Integer, primary_key=True, autoincrement=False)
-    )
+    name = f"bills_{next(NUMBERS)}"
+    bills = Table(name, metadata, key(primary=True), Column("number", Integer, primary_key=True, autoincrement=False))
     items = Table(
-        "items",
+        f"{name}_items",
         metadata,
         Column("id", Integer, primary_key=True),
         key(primary=False),
         Column("number", Integer, nullable=False),
-        ForeignKeyConstraint(["tenant", "number"], ["bills.tenant", "bills.number"], ondelete="CASCADE"),
+        ForeignKeyConstraint(["tenant", "number"], [f"{name}.tenant", f"{name}.number"], ondelete="CASCADE"),
     )
     return bills, items
 
