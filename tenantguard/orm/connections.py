@@ -19,7 +19,7 @@ from sqlalchemy.pool.base import _ConnectionFairy
 from tenantguard.context import current_system
 from tenantguard.errors import StatementRefused
 
-__all__ = ["GuardedConnection", "GuardedCursor", "guard_last_steps", "guard_pool", "starting_up"]
+__all__ = ["GuardedConnection", "GuardedCursor", "driver_of", "guard_last_steps", "guard_pool", "starting_up"]
 
 starting_up: Final[ContextVar[bool]] = ContextVar("tenantguard.orm.starting_up", default=False)
 """True while a dialect finds out on its first connection what the server can do."""
@@ -63,6 +63,18 @@ class GuardedCursor:
     def __init__(self, driver_cursor: Any) -> None:
         object.__setattr__(self, "_driver_cursor", driver_cursor)
 
+    # What every statement asks for goes the short way.
+
+    @property
+    def description(self) -> Any:
+        return self._driver_cursor.description
+
+    def fetchall(self) -> Any:
+        return self._driver_cursor.fetchall()
+
+    def close(self) -> Any:
+        return self._driver_cursor.close()
+
     def __getattr__(self, key: str) -> Any:
         if key in _OF_CURSORS and not _may_pass() and not _called_by_sqlalchemy():
             raise _refuse("A cursor")
@@ -75,9 +87,9 @@ class GuardedCursor:
         return iter(self._driver_cursor)
 
 
-def driver_cursor(cursor: Any) -> Any:
-    """Return the driver's own cursor of a guarded one."""
-    return cursor._driver_cursor if cursor.__class__ is GuardedCursor else cursor
+def driver_of(fairy: Any) -> Any:
+    """Return the driver's connection of a pooled one, for the execution context."""
+    return _driver_connection(fairy) if fairy.__class__ is GuardedConnection else fairy.dbapi_connection
 
 
 class GuardedConnection(_ConnectionFairy):
@@ -97,7 +109,7 @@ class GuardedConnection(_ConnectionFairy):
 
     @property
     def connection(self) -> Any:
-        raise _refuse("The driver's connection")
+        return self.driver_connection
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         if not _may_pass():
@@ -145,8 +157,10 @@ def _replaced() -> StatementRefused:
 def vouch(context: Any, statement: Any, parameters: Any) -> None:
     """Note what a context may execute. Where listeners could change parameters where they stand, a copy is kept."""
     connection = context.root_connection
-    listened = connection._has_events or connection.engine._has_events or context.dialect._has_events
-    context.vouched = (statement, parameters, _copy(parameters) if listened else None)
+    if connection._has_events or connection.engine._has_events or context.dialect._has_events:
+        context.vouched = (statement, parameters, _copy(parameters))
+    else:
+        context.vouched = (statement, parameters, None)
 
 
 def _copy(parameters: Any) -> Any:
@@ -171,8 +185,12 @@ def _check_vouched(cursor: Any, statement: Any, parameters: Any, context: Any) -
 def _compared(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def execute(cursor: Any, statement: Any, parameters: Any, context: Any = None) -> Any:
-        _check_vouched(cursor, statement, parameters, context)
-        return original(driver_cursor(cursor), statement, parameters, context)
+        vouched = getattr(context, "vouched", None)
+        if vouched is None or statement is not vouched[0] or parameters is not vouched[1] or vouched[2] is not None:
+            _check_vouched(cursor, statement, parameters, context)
+        return original(
+            cursor._driver_cursor if cursor.__class__ is GuardedCursor else cursor, statement, parameters, context
+        )
 
     return execute
 
@@ -181,7 +199,7 @@ def _compared_text(original: Callable[..., Any]) -> Callable[..., Any]:
     @functools.wraps(original)
     def execute(cursor: Any, statement: Any, context: Any = None) -> Any:
         _check_vouched(cursor, statement, None, context)
-        return original(driver_cursor(cursor), statement, context)
+        return original(cursor._driver_cursor if cursor.__class__ is GuardedCursor else cursor, statement, context)
 
     return execute
 

@@ -20,7 +20,7 @@ from tenantguard.errors import (
     UnprotectedEngine,
 )
 from tenantguard.orm.compiler import SAVEPOINTS, ScopedCompiler
-from tenantguard.orm.connections import GuardedCursor, vouch
+from tenantguard.orm.connections import GuardedCursor, driver_of, vouch
 from tenantguard.orm.links import Link, LinkCheck, foreign_link, missing_rows
 from tenantguard.orm.pins import pin_of
 from tenantguard.orm.results import ScopedResult
@@ -48,7 +48,7 @@ class ScopedExecution(_Context):
     """What was bound when it ran."""
 
     def create_cursor(self) -> Any:
-        self._dbapi_connection = self._dbapi_connection.dbapi_connection  # type: ignore[assignment]
+        self._dbapi_connection = driver_of(self._dbapi_connection)
         return GuardedCursor(super().create_cursor())  # the pooled connection's own cursors are for system contexts
 
     def pre_exec(self) -> None:
