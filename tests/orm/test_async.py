@@ -61,7 +61,7 @@ def url(request: pytest.FixtureRequest) -> str:
     else:
         made = request.getfixturevalue("mariadb_module_url")
         blocking = made.replace(":", "+pymysql:", 1)
-    engine = protect(create_engine(blocking))
+    engine = protect(create_engine(blocking), metadata=Base.metadata)
     with system("empty the database of the driver before"):
         Base.metadata.drop_all(engine)
     seed(engine)
@@ -73,7 +73,7 @@ def url(request: pytest.FixtureRequest) -> str:
 async def engine(url: str) -> AsyncIterator[AsyncEngine]:
     """An engine with two connections at most."""
     made = create_async_engine(url, pool_size=2, max_overflow=0)
-    protect(made, functions=[SLOW[made.dialect.name]])
+    protect(made, functions=[SLOW[made.dialect.name]], metadata=Base.metadata)
     yield made
     await made.dispose()
 
@@ -82,7 +82,7 @@ async def engine(url: str) -> AsyncIterator[AsyncEngine]:
 async def single(url: str) -> AsyncIterator[AsyncEngine]:
     """An engine with one connection, which everybody gets in turn."""
     made = create_async_engine(url, pool_size=1, max_overflow=0)
-    protect(made, functions=[SLOW[made.dialect.name]])
+    protect(made, functions=[SLOW[made.dialect.name]], metadata=Base.metadata)
     yield made
     await made.dispose()
 
@@ -417,7 +417,7 @@ async def test_the_drivers_connection_is_not_handed_out(engine: AsyncEngine) -> 
 
 async def test_a_pool_that_was_made_by_itself_is_guarded_with_the_engine(url: str) -> None:
     pool = create_async_pool_from_url(url)
-    engine = protect(create_async_engine(url, pool=pool))
+    engine = protect(create_async_engine(url, pool=pool), metadata=Base.metadata)
     with bind(A):
         assert is_own(A, await titles(engine))
         for _ in range(2):
