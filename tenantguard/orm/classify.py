@@ -15,6 +15,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.sql.annotation import Annotated
+from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from tenantguard.errors import ConfigurationError, UnclassifiedTable
 from tenantguard.orm.key_types import converter_of
@@ -33,6 +34,7 @@ __all__ = [
     "classify",
     "classify_alone",
     "real_table",
+    "table_of",
 ]
 
 NO_GLOBAL: Final = object()
@@ -141,6 +143,13 @@ def real_table(table: Any) -> Any:
     while isinstance(table, Annotated):
         table = table._Annotated__element  # type: ignore[attr-defined]
     return table
+
+
+def table_of(element: Any) -> Any:
+    """Return the table that an alias stands for, at any depth; what is no alias as it is."""
+    while isinstance(element, AliasedReturnsRows):
+        element = element.element
+    return element
 
 
 def classify(table: object) -> Kind:

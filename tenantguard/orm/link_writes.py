@@ -8,12 +8,12 @@ the rows up before anything is sent (`tenantguard.orm.links`). What can't be fou
 from collections.abc import Iterable, Mapping
 from typing import Any, Final
 
-from sqlalchemy import BindParameter, Column, Table
+from sqlalchemy import BindParameter, Column, FromClause, Table
 from sqlalchemy.sql.elements import ClauseElement, Null
 from sqlalchemy.sql.selectable import CTE
 
 from tenantguard.errors import ForeignTenantWrite
-from tenantguard.orm.classify import Key, Owned, Shared
+from tenantguard.orm.classify import Key, Owned, Shared, real_table, table_of
 from tenantguard.orm.lifts import MOVE, WRITE
 from tenantguard.orm.links import Link, LinkCheck, computes_own_link, invents_value, links_of, selects_own_link
 from tenantguard.orm.marks import TENANT
@@ -188,9 +188,10 @@ class LinkingMixin(ScopingMixin):
             if not self._trusts_what_is_read(link) or not selects_own_link(core.select, at, link, self.relied_ctes):
                 raise _unknown(link, "from a SELECT")
 
-    def note_set_links(self, table: Table, values: dict[Any, Any], keys: Iterable[str]) -> None:
+    def note_set_links(self, target: FromClause, values: dict[Any, Any], keys: Iterable[str]) -> None:
         """Note the links that SET writes, of an UPDATE or an upsert. ``values`` is changed in place."""
-        across = self.lifts.holds(WRITE, table) or self.lifts.holds(MOVE, table)
+        across = self.lifts.holds(WRITE, target) or self.lifts.holds(MOVE, target)
+        table: Table = table_of(target)
         for link in self.links_of(table):
             if any(invents_value(column, self.dialect) for column in link.columns):
                 raise _unknown(link, "by a type that makes values of none")
@@ -230,13 +231,15 @@ class LinkingMixin(ScopingMixin):
             elif one is not None:
                 raise _unknown(link, "in rows of several tenants")
 
-    def refuse_links_of_others(self, table: Table | None, values: Mapping[Any, Any]) -> None:
+    def refuse_links_of_others(self, target: FromClause | None, values: Mapping[Any, Any]) -> None:
         """Refuse an UPDATE of several tables that sets a link of another than the given one."""
         for key in values:
-            if isinstance(key, Column) and key.table is not table and isinstance(key.table, Table):
-                for link in self.links_of(key.table):
-                    if any(key is column for column in link.columns):
-                        raise _unknown(link, "by an UPDATE of several tables")
+            if not isinstance(key, Column) or real_table(key.table) is real_table(target):
+                continue
+            table = table_of(key.table)
+            for link in self.links_of(table) if isinstance(table, Table) else ():
+                if any(names_column(key, column) for column in link.columns):
+                    raise _unknown(link, "by an UPDATE of several tables")
 
     def name_prefetched(self, prefetched: Iterable[Column[Any]]) -> None:
         """Replace the columns that a default fills by the names of their parameters, once these are known."""

@@ -17,7 +17,7 @@ from sqlalchemy.sql.visitors import Visitable
 
 from tenantguard.binding import SYSTEM_MODE
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
-from tenantguard.orm.classify import Key, Owned, Shared, belongs_to_tenants, classify_alone
+from tenantguard.orm.classify import Key, Owned, Shared, belongs_to_tenants, classify_alone, table_of
 from tenantguard.orm.lifts import MOVE, WRITE
 from tenantguard.orm.link_writes import names_column
 from tenantguard.orm.marks import TENANT
@@ -78,13 +78,14 @@ class WritingMixin(MySQLMixin):
         targets = list(tables_from_leftmost(core.table))
         froms = [core.table, *(element for element in state._extra_froms if element not in targets)]
         self.vouch_for_parts(core.get_children(), froms)
-        for table in targets:
-            if isinstance(table, Table):
-                self._refuse_side_effects(table, kind, state._dict_parameters or {})
         if kind == "update":
             # MySQL's UPDATE of several tables sets columns of the others as well.
             assigned = [key.table for key in (state._dict_parameters or {}) if isinstance(key, Column)]
             targets += [table for table in assigned if table in froms and table not in targets]
+        for table in map(table_of, targets):
+            if isinstance(table, Table):
+                self._refuse_side_effects(table, kind, state._dict_parameters or {})
+        if kind == "update":
             self._check_assignments(core, state, several=bool(state._extra_froms))
         self.note_failing([*core._where_criteria, *froms])
         with self.planned(froms, targets=targets) as plan:
@@ -106,21 +107,21 @@ class WritingMixin(MySQLMixin):
     def _check_assignments(self, core: Any, state: Any, *, several: bool) -> None:
         """Let SET name a key only with the value that it already has, except where rows are moved."""
         values: dict[Any, Any] = dict(state._dict_parameters or {})
-        for table in tables_from_leftmost(core.table):
-            moving = self.lifts.holds(MOVE, table)
+        for target in tables_from_leftmost(core.table):
+            moving = self.lifts.holds(MOVE, target)
             if moving:
-                self._check_move(table, values, several=several)
-            for fixed in self.fixed_keys(self.classify(table)):
+                self._check_move(target, values, several=several)
+            for fixed in self.fixed_keys(self.classify(table_of(target))):
                 if moving and fixed.dimension == TENANT:
                     continue
                 self._check_fixed(fixed, values, several=several)
         for key in values:
             if isinstance(key, Column) and key.table not in tables_from_leftmost(core.table):
                 # Only MySQL's UPDATE of several tables sets columns of the others.
-                for fixed in self.fixed_keys(self.classify(key.table)):
+                for fixed in self.fixed_keys(self.classify(table_of(key.table))):
                     if key.key == fixed.column.key:
                         raise _expression_refused(fixed)
-        if isinstance(core.table, Table):
+        if isinstance(table_of(core.table), Table):
             self.note_set_links(core.table, values, self.column_keys or ())
             self.refuse_links_of_others(core.table, values)
         else:

@@ -256,16 +256,21 @@ def test_a_right_to_read_is_none_to_write_and_the_other_way_round(engine: Engine
 
 def test_who_writes_across_moves_nothing_and_links_nothing(db: Session) -> None:
     across = write_across(Document, reason="new default size")
+    alias = Document.__table__.alias()
     for statement in (
         update(Document).values(tenant_id="b"),
         update(Document).values(tenant_id=func.lower("B")),
         update(Document).values(folder_id=1),
+        update(alias).values(folder_id=1),
+        update(alias).values(tenant_id="b"),
         update(Document).values(folder_id=select(func.max(Folder.id)).scalar_subquery()),
         insert(Document).values(title="x", tenant_id="b"),
         insert(Document).values(title="x"),
     ):
         with pytest.raises(BarrierError):
             db.execute(statement.options(across))
+    with pytest.raises(BarrierError):
+        db.execute(update(alias).values(folder_id=1).options(write_across(alias, reason="x")))
     assert db.execute(update(Document).values(folder_id=None).options(across)).rowcount == 8
     # The same statement from the cache, with another value.
     with pytest.raises(ForeignTenantWrite):

@@ -35,6 +35,8 @@ from tests.orm.attacks.oddities import (
 from tests.orm.attacks.shortcuts import NEW, OF_B, STOLEN, C, D, F, K, L, N, P, R, core, cte, doc, run
 from tests.orm.attacks.world import Document, Report, document_labels
 
+X = D.alias("x")
+
 CHANGES: dict[str, Attack] = {
     "all": core(D.update().values(STOLEN)),
     "by key": core(D.update().where(D.c.id == FIRST_OF_B).values(STOLEN)),
@@ -96,6 +98,17 @@ CHANGES: dict[str, Attack] = {
     "set another table's title": core(D.update().where(F.c.id == D.c.folder_id).values({F.c.name: "stolen"})),
     "an alias": core(update(D.alias("x")).values(STOLEN)),
     "an alias with the table's column": core(update(D.alias("x")).values({D.c.tenant_id: "b"})),
+    "an alias's tenant": core(update(X).values({X.c.tenant_id: "b"})),
+    "an alias's tenant by name": core(update(X).values(tenant_id="b")),
+    "an alias's tenant as a parameter": core(update(X).values(tenant_id=bindparam("t")), {"t": "b"}),
+    "an alias's foreign key": core(update(X).where(X.c.id == 1).values({X.c.folder_id: FIRST_OF_B})),
+    "an alias's foreign key by name": core(update(X).where(X.c.id == 1).values(folder_id=FIRST_OF_B)),
+    "an alias's foreign key as a subquery": core(
+        update(X).values(folder_id=select(literal(FIRST_OF_B)).scalar_subquery())
+    ),
+    "an alias with the table's foreign key": core(update(X).where(X.c.id == 1).values({D.c.folder_id: FIRST_OF_B})),
+    "an alias of an alias": core(update(X.alias("y")).values(folder_id=FIRST_OF_B)),
+    "an ORM alias's foreign key": run(update(aliased(Document)).values(folder_id=FIRST_OF_B)),
     "an ORM alias": run(update(aliased(Document)).values(title="stolen")),
     "a join": core(update(D.join(F, true())).values({D.c.title: "stolen"})),
     "from another": core(D.update().where(F.c.id != D.c.id).values(title=F.c.name)),
@@ -142,6 +155,9 @@ CHANGES: dict[str, Attack] = {
     "a schema": core(P.update().values(STOLEN)),
     "a schema's foreign key": core(P.update().values(above_id=FIRST_OF_B)),
     "a shared row that b's go with": core(Region.__table__.update().values(code="south")),
+    "a shared row that b's go with, by an alias": core(update(Region.__table__.alias("x")).values(code="south")),
+    "a shared row that b's go with, by an ORM alias": run(update(aliased(Region)).values(code="south")),
+    "a replacing constraint by an alias": core(update(K.alias("x")).values(code=FIRST_OF_B)),
     "a replacing constraint": core(K.update().where(K.c.id == 1).values(code=FIRST_OF_B)),
     "a replacing key": core(ReplacingKey.__table__.update().where(ReplacingKey.id == 1).values(id=FIRST_OF_B)),
     "prefix": core(D.update().prefix_with("OR REPLACE").where(D.c.id == 1).values(id=FIRST_OF_B)),
@@ -188,6 +204,8 @@ DELETES: dict[str, Attack] = {
     "an association object": run(delete(Membership)),
     "a shared row that b's go with": core(Region.__table__.delete()),
     "a shared row, ORM": run(delete(Region).where(Region.code == "north")),
+    "a shared row by an alias": core(delete(Region.__table__.alias("x"))),
+    "a shared row by an ORM alias": run(delete(aliased(Region))),
     "a bare table": core(delete(table("documents"))),
     "prefix": core(D.delete().prefix_with("FROM documents; --")),
     "ORM": run(delete(Versioned)),

@@ -29,6 +29,8 @@ from tests.orm.attacks.oddities import (
 from tests.orm.attacks.shortcuts import NEW, D, F, L, N, core, doc, edit, run, upsert
 from tests.orm.attacks.world import Comment, Country, Document, Folder, Label, Report, document_labels
 
+X = D.alias("x")
+
 FLUSHES: dict[str, tuple[Attack, Any]] = {
     "new rows of every kind": (
         lambda db: (
@@ -227,6 +229,17 @@ STATEMENTS: dict[str, tuple[Attack, Any]] = {
             .returning(D.c.folder_id)
         ),
         [(2,)],
+    ),
+    "an alias": (
+        core(update(X).where(X.c.id == 1).values(title="x", folder_id=2).returning(X.c.title, X.c.folder_id)),
+        [("x", 2)],
+    ),
+    "an ORM alias": (
+        lambda db: (
+            db.execute(update(one := aliased(Document)).where(one.id == 1).values(title="x")),
+            db.get_one(Document, 1).title,
+        )[-1],
+        "x",
     ),
     "count of updated rows": (lambda db: db.execute(D.update().values(size=1)).rowcount, 5),
     "count of deleted rows": (lambda db: db.execute(delete(Note)).rowcount, 1),
