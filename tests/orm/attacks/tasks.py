@@ -26,14 +26,16 @@ from tests.orm.attacks.world import Base, Document, Folder, Label
 PER_TWO = {"yield_per": 2}
 
 
+DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mariadb": "asyncmy"}
+
+
 def on_loop(attack: Callable[[AsyncEngine], Awaitable[Any]]) -> Attack:
     """Run a coroutine function with a protected async engine on the same database."""
 
     def run(db: Session) -> Any:
         url = db.get_bind().engine.url
-        engine = create_async_engine(
-            url.set(drivername="sqlite+aiosqlite" if url.drivername == "sqlite" else "postgresql+asyncpg")
-        )
+        database = url.get_backend_name()
+        engine = create_async_engine(url.set(drivername=f"{database}+{DRIVERS[database]}"))
         if url.drivername == "sqlite":
 
             @event.listens_for(engine.sync_engine, "connect")

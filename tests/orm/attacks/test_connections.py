@@ -32,4 +32,5 @@ def test_a_way_round_is_scoped_or_refused(engine: Engine, name: str) -> None:
 @pytest.mark.parametrize("name", connections.OWN)
 def test_own_statements_of_that_kind_work(engine: Engine, name: str) -> None:
     attack, own = connections.OWN[name]
-    assert verdict(engine, attack, own=own) == "scoped"
+    lacks = engine.dialect.name == "mariadb" and name == "shape a full join"
+    assert verdict(engine, attack, own=own) == ("refused (ProgrammingError)" if lacks else "scoped")
