@@ -86,6 +86,18 @@ class GuardedCursor:
     def __init__(self, driver_cursor: Any) -> None:
         object.__setattr__(self, "_driver_cursor", driver_cursor)
 
+    # What every statement asks for goes the short way.
+
+    @property
+    def description(self) -> Any:
+        return self._driver_cursor.description
+
+    def fetchall(self) -> Any:
+        return self._driver_cursor.fetchall()
+
+    def close(self) -> Any:
+        return self._driver_cursor.close()
+
     def __getattr__(self, key: str) -> Any:
         if key in _OF_CURSORS and not may_run_anything() and not _called_by_libraries():
             raise refuse_driver("A cursor")
@@ -164,7 +176,7 @@ class GuardedConnection(_ConnectionFairy):
 
     @property
     def connection(self) -> Any:
-        raise refuse_driver("The driver's connection")
+        return self.driver_connection
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
         if not may_run_anything():

@@ -66,12 +66,16 @@ class MariaDBServer:
         # Its own directory for temporary tables too: a server that starts removes those of others from it.
         common = ["--no-defaults", f"--datadir={self._data}", f"--tmpdir={self._directory}", *user]
         install = [self._installer, *common, "--auth-root-authentication-method=normal", "--skip-test-db", *_SMALL]
-        made = subprocess.run(install, capture_output=True, text=True, timeout=60)
+        # Servers of several test processes that start at once would take each other's temporary tables away.
+        temporary = self._directory / "tmp"
+        temporary.mkdir(exist_ok=True)
+        environment = os.environ | {"TMPDIR": str(temporary)}
+        made = subprocess.run(install, capture_output=True, text=True, timeout=60, env=environment)
         if made.returncode:
             raise RuntimeError(f"mariadb-install-db failed: {made.stdout}{made.stderr}")
         command = [self._executable, *common, f"--socket={self.socket}", f"--pid-file={self._directory / 'pid'}"]
         with self._log.open("wb") as log:
-            self._process = subprocess.Popen([*command, *_OPTIONS], stdout=log, stderr=log)
+            self._process = subprocess.Popen([*command, *_OPTIONS], stdout=log, stderr=log, env=environment)
         deadline = time.monotonic() + 20
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
