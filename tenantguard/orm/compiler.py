@@ -61,6 +61,7 @@ class ScopedCompiler(WritingMixin):
         self.predicates = Predicates(self.mode)
         self.lifts = Lifts(getattr(statement, "_with_options", ()))
         self.checked_binds = []
+        self.moved_binds = []
         self.noted_links = []
         self.null_binds = []
         self.relied_ctes = []
@@ -79,13 +80,19 @@ class ScopedCompiler(WritingMixin):
         scope = [(self.bind_names.get(bind), key, reads) for bind, key, reads in self.predicates.binds]
         write = [(self._name_of(item), key) for item, key in self.checked_binds]
         nulls = [self._name_of(item) for item in self.null_binds]
+        moves = [(self._name_of(item), kind) for item, kind in self.moved_binds]
         links = self.link_checks_of()
-        self.baked = self.baked or links is None or None in nulls or any(one[0] is None for one in scope + write)
+        self.baked = (
+            self.baked or links is None or None in nulls or any(one[0] is None for one in scope + write + moves)
+        )
         self.link_checks = tuple(links or ())
         self.null_checks = tuple(name for name in nulls if name is not None)
         self.scope_checks = tuple((name, key, reads) for name, key, reads in scope if name is not None)
         self.write_checks = tuple((name, key) for name, key in write if name is not None)
-        self.writes = bool(self.write_checks or self.link_checks or self.null_checks or self.isdelete)
+        self.move_checks = tuple((name, kind) for name, kind in moves if name is not None)
+        self.writes = bool(
+            self.write_checks or self.link_checks or self.null_checks or self.move_checks or self.isdelete
+        )
         # What the fast way of the execution context compares by itself, and whether that is all.
         self.plain_names = tuple(name for name, key, reads in self.scope_checks if key.convert is str and not reads)
         self.more_checks = self.writes or len(self.plain_names) < len(self.scope_checks)
