@@ -19,7 +19,7 @@ from sqlalchemy.sql.selectable import AliasedReturnsRows
 
 from tenantguard.errors import ConfigurationError, UnclassifiedTable
 from tenantguard.orm.key_types import converter_of
-from tenantguard.orm.marks import INFO, TENANT, WIDE, KeyMark, OwnedMark, Shared, ThroughMark, Wide
+from tenantguard.orm.marks import INFO, TENANT, WIDE, KeyMark, OwnedMark, Shared, ThroughMark, Wide, mark_of
 from tenantguard.orm.tables import generation, namesakes
 
 __all__ = [
@@ -218,7 +218,7 @@ def belongs_to_tenants(table: object) -> bool:
 
 
 def _mark_of(table: Table) -> object:
-    return table.info.get(INFO) or table.metadata.info.get(INFO)
+    return mark_of(table) or mark_of(table.metadata)
 
 
 def _names(table: Table, kind: Kind) -> tuple[object, ...]:
@@ -250,17 +250,15 @@ def _compare_namesakes(table: Table, kind: Kind) -> None:
 
 
 def _read(table: Table, above: tuple[Table, ...]) -> Kind:
-    mark = table.info.get(INFO)
-    keys = {
-        column.info[INFO].dimension: column for column in table.columns if isinstance(column.info.get(INFO), KeyMark)
-    }
-    marked = sum(isinstance(column.info.get(INFO), KeyMark) for column in table.columns)
-    if marked > len(keys):
+    mark = mark_of(table)
+    marked = [(one, column) for column in table.columns if isinstance(one := mark_of(column), KeyMark)]
+    keys = {one.dimension: column for one, column in marked}
+    if len(marked) > len(keys):
         raise ConfigurationError(
             f"The table {table.name!r} has several keys of one dimension.", mend="Mark one column for each."
         )
-    global_rows: Any = keys[TENANT].info[INFO].global_rows if TENANT in keys else False
-    if mark is None and TENANT not in keys and (rule := table.metadata.info.get(INFO)) is not None:
+    global_rows: Any = mark_of(keys[TENANT]).global_rows if TENANT in keys else False
+    if mark is None and TENANT not in keys and (rule := mark_of(table.metadata)) is not None:
         mark = (rule(table) or {}).get(INFO)
     if isinstance(mark, OwnedMark):
         if keys:
@@ -270,7 +268,7 @@ def _read(table: Table, above: tuple[Table, ...]) -> Kind:
         if keys:
             raise _contradiction(table, "shared()", keys)
         return mark
-    wide = table.info.get(WIDE)
+    wide = mark_of(table, WIDE)
     narrower = tuple(
         Key(column, converter_of(table.name, column), name) for name, column in keys.items() if name != TENANT
     )

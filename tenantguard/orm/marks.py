@@ -11,6 +11,7 @@ from typing import Any, Final, TypeAlias, final
 
 from sqlalchemy import Column, ColumnDefault, MetaData, String, Table, event
 from sqlalchemy.orm import Mapped, mapped_column
+from sqlalchemy.sql.schema import SchemaItem
 
 from tenantguard.binding import bound_id, current_binding
 from tenantguard.errors import ConfigurationError
@@ -20,6 +21,7 @@ __all__ = [
     "ClassificationRule",
     "TenantOwned",
     "classify_by",
+    "mark_of",
     "owned",
     "owned_through",
     "scope_key",
@@ -273,15 +275,23 @@ def fill_by_default(column: Column[Any], dimension: str) -> None:
     ColumnDefault(stamp_tenant if dimension == TENANT else stamp)._set_parent_with_dispatch(column)
 
 
+def mark_of(item: Any, key: str = INFO) -> Any:
+    """Return the mark on a table, column or MetaData; ``None`` where it has none, or an ``info`` of another kind."""
+    if "info" not in item.__dict__ and type(item).info is SchemaItem.info:
+        return None  # a look would make one
+    info = item.info
+    return info.get(key) if isinstance(info, Mapping) else None
+
+
 def _column_attached(column: Any, _table: Any) -> None:
-    mark = column.info.get(INFO)
+    mark = mark_of(column)
     if isinstance(mark, KeyMark):
         fill_by_default(column, mark.dimension)
 
 
 def _table_attached(table: Any, _metadata: Any) -> None:
-    mark = table.info.get(INFO)
-    if mark is None and (rule := table.metadata.info.get(INFO)) is not None:
+    mark = mark_of(table)
+    if mark is None and (rule := mark_of(table.metadata)) is not None:
         mark = (rule(table) or {}).get(INFO)
     if isinstance(mark, OwnedMark):
         for dimension, name in mark.columns.items():

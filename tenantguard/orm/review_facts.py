@@ -10,7 +10,7 @@ from sqlalchemy.sql.elements import UnaryExpression
 
 from tenantguard.errors import ConfigurationError, UnclassifiedTable
 from tenantguard.orm.classify import Child, Owned, Shared, classify_alone
-from tenantguard.orm.marks import INFO, TENANT, KeyMark
+from tenantguard.orm.marks import TENANT, KeyMark, mark_of
 
 __all__ = [
     "Key",
@@ -91,7 +91,7 @@ class World:
 
 
 def _subject(table: Table) -> Subject:
-    marks = [(column, column.info.get(INFO)) for column in table.columns]
+    marks = [(column, mark_of(column)) for column in table.columns]
     marked = [column for column, mark in marks if isinstance(mark, KeyMark) and mark.dimension == TENANT]
     key = marked[0] if len(marked) == 1 else None
     try:

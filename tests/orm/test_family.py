@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import Engine, delete, exists, func, insert, literal, select, update
+from sqlalchemy.exc import IntegrityError
 from sqlalchemy.orm import Session, aliased, joinedload, selectinload
 
 from tenantguard import bind, system
@@ -322,3 +323,11 @@ def test_declarations_that_can_not_hold_are_refused() -> None:
         with pytest.raises((ConfigurationError, StatementRefused)):
             classify_alone(table)
         metadata.remove(table)
+
+
+def test_no_child_outlives_its_parent_to_hang_on_the_next_tenants_row(engine: Engine) -> None:
+    with bind(B), Session(engine) as other, pytest.raises(IntegrityError):
+        other.execute(delete(Project.__table__).where(Project.__table__.c.id == 101))
+        other.commit()
+    with bind(B), Session(engine) as other:
+        assert [task.title for task in other.scalars(select(Task))] == ["b-task"]

@@ -16,7 +16,7 @@ from queue import SimpleQueue
 from typing import Any, Final
 
 from tests.sqlalchemy_suite.databases import database_urls
-from tests.sqlalchemy_suite.modules import reason_of
+from tests.sqlalchemy_suite.modules import exclusion_of
 
 __all__ = ["Comparison", "Outcomes", "compare", "run", "run_once"]
 
@@ -51,7 +51,7 @@ class Comparison:
     excluded: dict[str, list[str]] = field(default_factory=dict)
     """Those of them that are excluded, by the reason."""
     needless: list[str] = field(default_factory=list)
-    """Those that are excluded and pass."""
+    """The names in the list of exclusions of which every test passes."""
     failed_before: list[str] = field(default_factory=list)
     """Those that fail without the barrier too."""
     skipped: int = 0
@@ -60,24 +60,28 @@ class Comparison:
 def compare(without: Outcomes, barrier: Outcomes) -> Comparison:
     """Compare the outcomes without and with the barrier."""
     result = Comparison()
+    passing: dict[str, None] = {}
+    failing: set[str] = set()
     for test, (outcome, _) in without.tests.items():
         now, message = barrier.tests.get(test, ("missing", "The test was not run."))
-        reason = reason_of(test)
+        exclusion = exclusion_of(test)
         if outcome == "failed":
             result.failed_before.append(test)
         elif outcome == "skipped" and now == "skipped":
             result.skipped += 1
         elif now == "passed":
             result.passed += 1
-            if reason is not None:
-                result.needless.append(test)
-        elif reason is not None:
-            result.excluded.setdefault(reason, []).append(test)
+            if exclusion is not None:
+                passing.setdefault(exclusion[0])
+        elif exclusion is not None:
+            result.excluded.setdefault(exclusion[1], []).append(test)
+            failing.add(exclusion[0])
         else:
             result.broken[test] = f"{now}: {message}"
     for test, (outcome, message) in barrier.tests.items():
         if test not in without.tests and outcome == "failed":
             result.broken[test] = message
+    result.needless = [name for name in passing if name not in failing]
     return result
 
 
