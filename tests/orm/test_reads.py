@@ -143,6 +143,8 @@ def test_a_full_join_in_a_union_gives_no_row_of_others(db: Session) -> None:
         found = set(db.scalars(select(made.c.x)))
     except StatementRefused:
         assert db.get_bind().dialect.name == "sqlite"
+    except ProgrammingError:
+        assert db.get_bind().dialect.name == "mariadb"  # whose SQL has none
     else:
         assert found == {*OWN, "a-folder", None}
 
