@@ -7,6 +7,7 @@ with that of the moment of execution.
 
 from typing import Any, ClassVar, Final
 
+from sqlalchemy.dialects.mysql.base import MySQLCompiler
 from sqlalchemy.orm.context import _MapperEntity
 from sqlalchemy.sql.compiler import SQLCompiler
 from sqlalchemy.sql.elements import ReleaseSavepointClause, RollbackToSavepointClause, SavepointClause
@@ -14,6 +15,7 @@ from sqlalchemy.sql.elements import ReleaseSavepointClause, RollbackToSavepointC
 from tenantguard.binding import SYSTEM_MODE, current_binding
 from tenantguard.errors import BarrierError, StatementRefused
 from tenantguard.orm.lifts import Lifts
+from tenantguard.orm.mysql import MySQLMixin
 from tenantguard.orm.predicates import Predicates
 from tenantguard.orm.shapes import shape_of
 from tenantguard.orm.writes import WritingMixin
@@ -104,8 +106,9 @@ def _is_entity(entity: Any) -> bool:
 
 def scoped_compiler(base: type[SQLCompiler], functions: frozenset[str]) -> type[Any]:
     """Return a scoped compiler class for a dialect's compiler class."""
+    bases = (MySQLMixin, ScopedCompiler, base) if issubclass(base, MySQLCompiler) else (ScopedCompiler, base)
     return type(
         f"Scoped{base.__name__}",
-        (ScopedCompiler, base),
+        bases,
         {"base": base, "allowed_functions": functions, "__module__": __name__},
     )

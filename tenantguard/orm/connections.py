@@ -22,6 +22,7 @@ __all__ = [
     "GuardedCursor",
     "driver_connection_of",
     "driver_cursor",
+    "enforce_foreign_keys",
     "guard_cursor",
     "guard_pool",
     "may_run_anything",
@@ -202,3 +203,14 @@ def guard_pool(pool: Any) -> None:
         fairy.__class__ = GuardedConnection
 
     event.listen(pool, "checkout", checkout)
+
+
+def enforce_foreign_keys(pool: Any) -> None:
+    """Have SQLite enforce foreign keys on every new connection of a pool."""
+
+    def connect(driver_connection: Any, _record: Any) -> None:
+        cursor = driver_connection.cursor()
+        cursor.execute("PRAGMA foreign_keys = ON")
+        cursor.close()
+
+    event.listen(pool, "connect", connect)

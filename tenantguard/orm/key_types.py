@@ -197,6 +197,7 @@ def _decorated(type_: TypeDecorator[Any], inner: Convert, length: int) -> Conver
 # --- comparing ---------------------------------------------------------------------------------------------
 
 
+@lru_cache(maxsize=512)
 def compares_exactly(type_: TypeEngine[Any]) -> bool:
     """False if a type is declared to take some unequal strings for equal, on any database."""
     for form in _forms(type_):
@@ -270,25 +271,30 @@ class ExactKeyMixin:
         """Write the comparison of a string key with the tenant, or with several."""
         comparison = element.comparison
         type_ = comparison.right.type
-        as_is: str = self.process(comparison, **kw)
+        several = comparison.operator is operators.in_op
+        name = self.dialect.name
+        exact = compares_exactly(type_)
+        if name == "postgresql" and exact and not several:
+            # A text of no type would be taken for the column's, which may be citext without the model's knowing.
+            text: str = self.process(comparison, **kw)
+            return text if self._is_of_its_type(type_) else f"{text}::VARCHAR"
+        operator = "IN" if several else "="
         column: str = self.process(comparison.left, **kw)
         given: str = self.process(comparison.right, **kw)
-        several = comparison.operator is operators.in_op
-        operator = "IN" if several else "="
-        name = self.dialect.name
+        if name == "sqlite" and exact:
+            return f"{column} COLLATE BINARY {operator} {given}"
+        as_is: str = self.process(comparison, **kw)
         if name in ("mysql", "mariadb"):
             # The first half is for the index. Bytes of one character set, since the column may have another.
             given = given if several else f"CAST(CONVERT({given} USING utf8mb4) AS BINARY)"
             return f"({as_is} AND CAST(CONVERT({column} USING utf8mb4) AS BINARY) {operator} {given})"
-        exact = compares_exactly(type_)
         if name == "sqlite":
-            binary = f"{column} COLLATE BINARY {operator} {given}"
-            return binary if exact else f"({as_is} AND {binary})"
+            return f"({as_is} AND {column} COLLATE BINARY {operator} {given})"
         if not exact:
             return f'({as_is} AND CAST({column} AS TEXT) COLLATE "C" {operator} {given})'
-        if type_._unwrapped_dialect_impl(self.dialect).render_bind_cast or any(
-            isinstance(form, Enum) for form in _forms(type_)
-        ):
-            return as_is
-        # A text of no type would be taken for the column's, which may be citext without the model's knowing.
-        return f"({as_is} AND CAST({column} AS TEXT) {operator} {given})" if several else f"{as_is}::VARCHAR"
+        return as_is if self._is_of_its_type(type_) else f"({as_is} AND CAST({column} AS TEXT) {operator} {given})"
+
+    def _is_of_its_type(self, type_: TypeEngine[Any]) -> bool:
+        """True if the parameter is written with its type."""
+        cast_already: bool = type_._unwrapped_dialect_impl(self.dialect).render_bind_cast
+        return cast_already or any(isinstance(form, Enum) for form in _forms(type_))

@@ -60,7 +60,7 @@ def _check_unvouched(cursor: Any, context: Any) -> None:
 
 
 def _changed(vouched: Any) -> bool:
-    return vouched[2] is not None and vouched[1] != vouched[2]
+    return vouched[2] is not None and bool(vouched[1] != vouched[2])
 
 
 def _compared_one(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -71,7 +71,11 @@ def _compared_one(original: Callable[..., Any]) -> Callable[..., Any]:
         vouched = context.vouched if context is not None else None
         if vouched is None:
             _check_unvouched(cursor, context)
-        elif statement is not vouched[0] or parameters is not vouched[1][0] or _changed(vouched):
+        elif (
+            statement is not vouched[0]
+            or parameters is not vouched[1][0]
+            or (vouched[2] is not None and _changed(vouched))
+        ):
             raise _replaced()
         if plain:
             return (

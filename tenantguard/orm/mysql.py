@@ -15,6 +15,7 @@ from sqlalchemy.sql.compiler import SQLCompiler
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
 from tenantguard.orm.classify import Shared
 from tenantguard.orm.link_writes import LinkingMixin
+from tenantguard.orm.side_effects import refuse_actions
 from tenantguard.orm.vouching import refuse
 
 __all__ = ["MySQLMixin"]
@@ -52,6 +53,9 @@ class MySQLMixin(LinkingMixin):
             coercions.expect_as_key(roles.DMLColumnRole, key): value for key, value in on_duplicate.update.items()
         }
         self.vouch_for_parts(values.values())
+        if any(key not in table.c for key in values):
+            refuse("an ON DUPLICATE KEY UPDATE that sets what is no column's key", mend="Use the keys of table.c.")
+        refuse_actions(table, "update", lambda column: column.key in values)
         for fixed in self.fixed_keys(kind):
             given: Any = values.get(fixed.column.key)
             # The new row's own key is checked itself.
@@ -121,14 +125,13 @@ class MySQLMixin(LinkingMixin):
         super()._vouch_operator(operator)
 
     def render_literal_value(self, value: Any, type_: Any) -> str:
-        text: str = super().render_literal_value(value, type_)
-        if self._guards and "\\" in text:
-            # Whether a backslash escapes is a setting of each connection; the dialect knows that of its first alone.
+        if self._guards:
             plain: Any = SQLCompiler.render_literal_value(self, value, type_)
-            if not (plain.startswith("'") and plain.endswith("'")):
-                refuse("a literal with a backslash", mend="Give it as a parameter.")
-            inner = plain[1:-1].replace("''", "'")
-            if self.preparer._double_percents:
-                inner = inner.replace("%%", "%")
-            return f"_utf8mb4 X'{inner.encode().hex()}'"
+            if "\\" in plain and plain.startswith("'") and plain.endswith("'"):
+                # Whether a backslash escapes is a setting of each connection; the dialect knows its first one alone.
+                inner = plain[1:-1].replace("''", "'")
+                if self.preparer._double_percents:
+                    inner = inner.replace("%%", "%")
+                return f"_utf8mb4 X'{inner.encode().hex()}'"
+        text: str = super().render_literal_value(value, type_)
         return text

@@ -7,6 +7,7 @@ nothing that uses the engine goes round it.
 """
 
 import functools
+import logging
 from collections.abc import Iterable
 from typing import Any, Final, TypeVar
 
@@ -21,7 +22,7 @@ from tenantguard.orm.attached import install_attachment_checks
 from tenantguard.orm.caches import ModeCache, install_mode_caches
 from tenantguard.orm.classify import check_metadata
 from tenantguard.orm.compiler import scoped_compiler
-from tenantguard.orm.connections import guard_pool, starting_up
+from tenantguard.orm.connections import enforce_foreign_keys, guard_pool, starting_up
 from tenantguard.orm.execution import scoped_execution
 from tenantguard.orm.identifiers import guard_identifiers
 from tenantguard.orm.last_steps import guard_last_steps
@@ -31,6 +32,8 @@ from tenantguard.orm.strangers import install_stranger_check
 from tenantguard.orm.vouching import install_construct_check
 
 __all__ = ["async_sessionmaker", "is_protected", "protect", "sessionmaker"]
+
+logger: Final = logging.getLogger("tenantguard.orm")
 
 _DIALECTS: Final = {"sqlite", "postgresql", "mysql", "mariadb"}
 _E = TypeVar("_E", Engine, AsyncEngine)
@@ -46,7 +49,13 @@ def is_protected(engine: Engine | AsyncEngine) -> bool:
     return hasattr(engine.dialect, "tenantguard_protected")
 
 
-def protect(engine: _E, *, metadata: MetaData | Iterable[MetaData] | None = None, functions: Iterable[str] = ()) -> _E:
+def protect(
+    engine: _E,
+    *,
+    metadata: MetaData | Iterable[MetaData] | None = None,
+    functions: Iterable[str] = (),
+    sqlite_foreign_keys: bool = True,
+) -> _E:
     """Put the barrier into an engine, for good: every statement through it is scoped or refused.
 
     Protecting an engine twice changes nothing but adds the functions and the MetaData.
@@ -59,6 +68,9 @@ def protect(engine: _E, *, metadata: MetaData | Iterable[MetaData] | None = None
             one name must be classified alike.
         functions: names of SQL functions of yours that only compute from their arguments, for example
             ``["my_rank", "geo.distance"]``. Others than these and the well-known ones are refused.
+        sqlite_foreign_keys: SQLite enforces foreign keys only where it is told so, on each connection. Without that, a
+            row that outlives its parent hangs on whoever gets the parent's key next, who may be another tenant.
+            ``False`` leaves the setting to the app, and is logged.
 
     Returns:
         The same engine.
@@ -94,6 +106,11 @@ def protect(engine: _E, *, metadata: MetaData | Iterable[MetaData] | None = None
     guard_identifiers(dialect)
     guard_last_steps(dialect)
     guard_pool(sync_engine.pool)
+    if dialect.name == "sqlite":
+        if sqlite_foreign_keys:
+            enforce_foreign_keys(sync_engine.pool)
+        else:
+            logger.warning("SQLite's foreign keys are left to the app: rows may outlive their parents.")
     dialect.tenantguard_protected = True
     cache: Any = sync_engine._compiled_cache
     if cache is not None:

@@ -88,7 +88,7 @@ class ScopingMixin(ExactKeyMixin, VouchingMixin):
             return criteria
         if not criteria:
             return tuple(predicates)
-        return (*predicates, Grouping(and_(*criteria)))
+        return (*predicates, Grouping(criteria[0] if len(criteria) == 1 else and_(*criteria)))
 
     def note_failing(self, parts: Iterable[Any]) -> None:
         """Note whether a statement has criteria that can fail (`tenantguard.orm.failing`)."""

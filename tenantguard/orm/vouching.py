@@ -5,8 +5,8 @@ is overridden here and held to the grammar of `tenantguard.orm.fragments` and th
 `tenantguard.orm.functions`. In a system context everything is passed through.
 """
 
-from collections.abc import Iterable, Iterator
-from typing import TYPE_CHECKING, Any, Final, NoReturn
+from collections.abc import Iterable
+from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 
 from sqlalchemy import BindParameter, Column, Table
 from sqlalchemy.ext.compiler import _dispatcher
@@ -16,7 +16,6 @@ from sqlalchemy.sql.selectable import CTE, SelectBase
 from sqlalchemy.sql.visitors import Visitable
 
 from tenantguard.errors import StatementRefused
-from tenantguard.orm.classify import real_table
 from tenantguard.orm.fragments import (
     is_plain_field,
     is_plain_fragment,
@@ -55,19 +54,6 @@ _KNOWN: Final[set[object]] = set(ASKING)
 """The functions by which constructs become SQL that are SQLAlchemy's own."""
 _LEAVES: Final = frozenset({Column, BindParameter, Table})
 """Classes of elements that have no parts of their own."""
-
-
-def _renders_itself(element: object) -> bool:
-    """True if the way in which a construct becomes SQL was replaced, as ``@compiles`` does."""
-    while isinstance(element, Annotated):  # an annotated copy renders by the class of what it was copied from
-        element = element._Annotated__element  # type: ignore[attr-defined]
-    dispatch = getattr(type(element), "_compiler_dispatch", None)
-    if dispatch not in _KNOWN:
-        module = getattr(dispatch, "__module__", "")
-        if module != "sqlalchemy.sql.visitors" and not module.startswith("sqlalchemy.orm."):
-            return True
-        _KNOWN.add(dispatch)
-    return "_compiler_dispatch" in getattr(element, "__dict__", ())
 
 
 _dispatch: Final[Any] = _dispatcher.__call__
@@ -116,9 +102,9 @@ class VouchingMixin(SQLCompiler):
         Raises:
             StatementRefused: there is one.
         """
-        for element in _own_parts(roots):
-            if _renders_itself(element):
-                self.question(f"the construct {type(element).__name__}, which renders SQL of its own")
+        element = _first_that_renders_itself(roots)
+        if element is not None:
+            self.question(f"the construct {type(element).__name__}, which renders SQL of its own")
 
     def vouch_for_root(self, statement: Any) -> None:
         """Refuse a statement that renders itself.
@@ -126,7 +112,7 @@ class VouchingMixin(SQLCompiler):
         Raises:
             StatementRefused: it does.
         """
-        if isinstance(statement, ClauseElement) and _renders_itself(statement):
+        if isinstance(statement, ClauseElement) and _renders_itself(statement, _learn(type(statement)).real):
             self.question(f"the construct {type(statement).__name__}, which renders SQL of its own")
 
     def refuse_shadowed_tables(self, names: set[str]) -> None:
@@ -285,15 +271,58 @@ class VouchingMixin(SQLCompiler):
             self.question("a hint")
 
 
-def _own_parts(roots: Iterable[Any]) -> Iterator[ClauseElement]:
+class _About(NamedTuple):
+    """What is known of a class of elements.
+
+    Args:
+        real: the class by which its elements become SQL: of annotated copies, that of what was copied.
+        is_part: whether it is an element at all; else it holds some.
+        is_leaf: whether its elements have no parts, or parts that come by when they are compiled.
+    """
+
+    real: Any
+    is_part: bool
+    is_leaf: bool
+
+
+_classes: Final[dict[type[Any], _About]] = {}
+
+
+def _learn(cls: type[Any]) -> _About:
+    real: Any = cls
+    if issubclass(cls, Annotated):
+        real = next(one for one in cls.__mro__ if issubclass(one, Visitable) and not issubclass(one, Annotated))
+    leaf = real in _LEAVES or issubclass(real, SelectBase | CTE)
+    if not issubclass(cls, Visitable):
+        return _About(cls, False, False)
+    return _classes.setdefault(cls, _About(real, issubclass(cls, ClauseElement), leaf))
+
+
+def _first_that_renders_itself(roots: Iterable[Any]) -> Any:
+    """Return the first element that becomes SQL by a way of its own, or ``None``."""
     stack: list[Any] = [*roots]
     while stack:
         element = stack.pop()
         if element is None:
             continue
-        if not isinstance(element, Visitable):
-            stack.extend(element)
-        elif isinstance(element, ClauseElement):
-            yield element
-            if not isinstance(element, SelectBase | CTE) and type(real_table(element)) not in _LEAVES:
-                stack.extend(element.get_children())
+        about = _classes.get(type(element)) or _learn(type(element))
+        if not about.is_part:
+            if not isinstance(element, Visitable):
+                stack.extend(element)
+            continue
+        if _renders_itself(element, about.real):
+            return element
+        if not about.is_leaf:
+            stack.extend(element.get_children())
+    return None
+
+
+def _renders_itself(element: Any, real: Any) -> bool:
+    """True if the way in which an element becomes SQL was replaced, as ``@compiles`` does."""
+    dispatch = real._compiler_dispatch
+    if dispatch not in _KNOWN:
+        module = getattr(dispatch, "__module__", "")
+        if module != "sqlalchemy.sql.visitors" and not module.startswith("sqlalchemy.orm."):
+            return True
+        _KNOWN.add(dispatch)
+    return "_compiler_dispatch" in getattr(element, "__dict__", ())

@@ -19,9 +19,8 @@ from tenantguard.binding import SYSTEM_MODE
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
 from tenantguard.orm.classify import Key, Owned, Shared, belongs_to_tenants, classify_alone, table_of
 from tenantguard.orm.lifts import MOVE, WRITE
-from tenantguard.orm.link_writes import names_column
+from tenantguard.orm.link_writes import LinkingMixin, names_column
 from tenantguard.orm.marks import TENANT
-from tenantguard.orm.mysql import MySQLMixin
 from tenantguard.orm.predicates import check_wide, key_value
 from tenantguard.orm.side_effects import refuse_actions, refuse_replacing
 from tenantguard.orm.vouching import refuse
@@ -57,7 +56,7 @@ def _default_fills(column: Column[Any]) -> bool:
     return default is not None and bool(getattr(default, "is_callable", False) or getattr(default, "is_scalar", False))
 
 
-class WritingMixin(MySQLMixin):
+class WritingMixin(LinkingMixin):
     """Adds predicates and checks to INSERT, UPDATE and DELETE. Mixed in before a dialect's compiler."""
 
     checked_binds: list[tuple[BindParameter[Any] | str, Key]]

@@ -38,7 +38,7 @@ def seed(engine: Engine) -> None:
 
 @pytest.fixture(params=DATABASES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    with protected_engine(request, request.param) as made:
+    with protected_engine(request, request.param, Base.metadata) as made:
         seed(made)
         yield made
 

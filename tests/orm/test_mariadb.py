@@ -31,6 +31,7 @@ from tenantguard import bind, system
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
 from tenantguard.orm import TenantOwned, owned_through, protect, shared
 from tests.orm.attacks.harness import FIRST_OF_B, A, B, seed, verdict
+from tests.orm.attacks.world import Base as World
 from tests.orm.attacks.world import Comment, Country, Document, Folder
 from tests.support.engines import protected_engine
 
@@ -76,7 +77,7 @@ P, Q = Page.__table__, Part.__table__
 
 @pytest.fixture(scope="module")
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    with protected_engine(request, "mariadb") as made:
+    with protected_engine(request, "mariadb", [World.metadata, Base.metadata]) as made:
         seed(made)
         make_pages(made)
         yield made
@@ -300,7 +301,7 @@ def test_the_dialect_of_mysql_is_scoped_on_mariadb_and_refuses_the_upsert_where_
 ) -> None:
     assert db.scalar(select(func.count()).select_from(P)) == 2
     db.rollback()
-    other = protect(create_engine(engine.url.set(drivername="mysql+pymysql")))
+    other = protect(create_engine(engine.url.set(drivername="mysql+pymysql")), metadata=Base.metadata)
     with pytest.raises(StatementRefused, match="DUPLICATE"):
         put(STOLEN, text="x").compile(other)  # it has not met a server, which might be MySQL's own
     with Session(other) as own:
@@ -481,7 +482,7 @@ TEXTS = [
 @pytest.mark.parametrize("charset", ["utf8mb4", "gbk"])
 def test_values_stay_values_whatever_a_backslash_means(engine: Engine, mode: str, charset: str) -> None:
     url = engine.url.update_query_dict({"charset": charset, "sql_mode": f"STRICT_ALL_TABLES,{mode}"})
-    other = protect(create_engine(url))
+    other = protect(create_engine(url), metadata=World.metadata)
     with bind(A), Session(other) as db:
         for number, value in enumerate(TEXTS):
             db.execute(insert(D), {"id": 500 + number, "title": value})
@@ -496,7 +497,10 @@ def test_values_stay_values_whatever_a_backslash_means(engine: Engine, mode: str
 
 
 def test_a_connection_with_another_mode_than_the_first_reads_no_literal_as_sql(engine: Engine) -> None:
-    other = protect(create_engine(engine.url.update_query_dict({"sql_mode": "NO_BACKSLASH_ESCAPES"}), pool_size=1))
+    other = protect(
+        create_engine(engine.url.update_query_dict({"sql_mode": "NO_BACKSLASH_ESCAPES"}), pool_size=1),
+        metadata=World.metadata,
+    )
     with system("change the mode of the connection"), other.begin() as connection:
         connection.exec_driver_sql("SET SESSION sql_mode = ''")
     with bind(A), Session(other) as db:

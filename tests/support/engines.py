@@ -1,11 +1,11 @@
 """Engines on every database that the barrier is tested on, each with an empty database of its own."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from contextlib import contextmanager
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, create_engine
+from sqlalchemy import Engine, MetaData, create_engine
 from sqlalchemy.dialects import mysql, postgresql, sqlite
 from sqlalchemy.pool import StaticPool
 
@@ -17,12 +17,15 @@ DATABASES = ("sqlite", "postgresql", "mariadb")
 
 
 @contextmanager
-def protected_engine(request: pytest.FixtureRequest, database: str) -> Iterator[Engine]:
+def protected_engine(
+    request: pytest.FixtureRequest, database: str, metadata: MetaData | Iterable[MetaData] | None = None
+) -> Iterator[Engine]:
     """Make a protected engine, for as long as the fixture lives that asks for it.
 
     Args:
         request: of a fixture of function or module scope.
         database: one of `DATABASES`.
+        metadata: which tables it holds, where other tests have others of their names.
     """
     scope = "_module" if request.scope == "module" else ""
     if database == "sqlite":
@@ -33,7 +36,7 @@ def protected_engine(request: pytest.FixtureRequest, database: str) -> Iterator[
     else:
         url = request.getfixturevalue(f"mariadb{scope}_url")
         made = create_engine(url.replace("mariadb://", "mariadb+pymysql://"))
-    protect(made)
+    protect(made, metadata=metadata)
     try:
         yield made
     finally:

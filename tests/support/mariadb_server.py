@@ -33,6 +33,8 @@ _OPTIONS = (
     "--skip-name-resolve",
     "--performance-schema=OFF",
     "--max-connections=200",
+    "--lock-wait-timeout=20",
+    "--innodb-lock-wait-timeout=10",
     "--character-set-server=utf8mb4",
     "--collation-server=utf8mb4_general_ci",  # Debian's, and like every default it takes "a" for "A"
 )
@@ -61,7 +63,8 @@ class MariaDBServer:
             RuntimeError: it does not start; with what it logged.
         """
         user = ["--user=root"] if os.getuid() == 0 else []
-        common = ["--no-defaults", f"--datadir={self._data}", *user]
+        # Its own directory for temporary tables too: a server that starts removes those of others from it.
+        common = ["--no-defaults", f"--datadir={self._data}", f"--tmpdir={self._directory}", *user]
         install = [self._installer, *common, "--auth-root-authentication-method=normal", "--skip-test-db", *_SMALL]
         # Servers of several test processes that start at once would take each other's temporary tables away.
         temporary = self._directory / "tmp"
@@ -98,7 +101,11 @@ class MariaDBServer:
             self._process = None
 
     def __enter__(self) -> Self:
-        self.start()
+        try:
+            self.start()
+        except BaseException:
+            self.__exit__()
+            raise
         return self
 
     def __exit__(self, *_: object) -> None:

@@ -135,7 +135,10 @@ CHANGES: dict[str, Attack] = {
         D.update().values(title=select(func.max(D.c.title)).correlate(None).scalar_subquery()).returning(D.c.title)
     ),
     "where exists": core(
-        D.update().where(exists().where(F.c.id >= FIRST_OF_B)).values(title="B-CANARY").returning(D.c.title)
+        D.update()
+        .where(exists().where(F.c.id >= FIRST_OF_B))
+        .values(title=literal("B") + literal("-CANARY"))
+        .returning(D.c.title)
     ),
     "where exists of a bare table": core(
         D.update().where(exists(select(literal(1)).select_from(table("folders")))).values(title="x")

@@ -6,10 +6,11 @@ import pytest
 from sqlalchemy import Engine
 
 from tests.orm.attacks.harness import engine_of
+from tests.support.engines import DATABASES
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
+@pytest.fixture(scope="module", params=DATABASES)
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    made = engine_of(request.param, request.getfixturevalue("postgres_module_url"))
+    made = engine_of(request, request.param)
     yield made
     made.dispose()

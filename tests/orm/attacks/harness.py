@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Any
 from weakref import WeakKeyDictionary
 
+import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
@@ -34,16 +35,20 @@ Rows = dict[str, list[tuple[Any, ...]]]
 _seeded: WeakKeyDictionary[Engine, Rows] = WeakKeyDictionary()
 
 
-def engine_of(kind: str, postgres_url: str, directory: Path | None = None) -> Engine:
-    """Return a protected and seeded engine.
+def engine_of(request: pytest.FixtureRequest, database: str, directory: Path | None = None) -> Engine:
+    """Return a protected and seeded engine, for a fixture of module scope.
 
     Args:
-        kind: ``"sqlite"`` or ``"postgresql"``.
-        postgres_url: of an empty database.
+        request: the fixture's.
+        database: one of `tests.support.engines.DATABASES`.
         directory: for an SQLite database in files, with a pool of connections; in memory, with one, without.
     """
-    if kind == "postgresql":
-        made = create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+    if database == "postgresql":
+        url: str = request.getfixturevalue("postgres_module_url")
+        made = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
+    elif database == "mariadb":
+        url = request.getfixturevalue("mariadb_module_url")
+        made = create_engine(url.replace("mariadb://", "mariadb+pymysql://"))
     else:
         if directory is None:
             made, side = create_engine("sqlite://", poolclass=StaticPool), ":memory:"
@@ -56,7 +61,7 @@ def engine_of(kind: str, postgres_url: str, directory: Path | None = None) -> En
             connection.execute(f"ATTACH '{side}' AS {SIDE}")
             connection.execute("PRAGMA synchronous = OFF")  # of all attached: nothing here outlives the test
 
-    protect(made)
+    protect(made, metadata=Base.metadata)
     seed(made)
     return made
 
@@ -65,7 +70,9 @@ def seed(engine: Engine) -> None:
     """Make the tables and the rows of both tenants: three documents, a memo and a report each, and an oddity of each kind."""
     with system("create the attacks' tables"):
         with engine.begin() as connection:
-            if engine.dialect.name == "postgresql":
+            if engine.dialect.name == "mariadb":  # where a schema is a database of the server
+                connection.execute(text(f"DROP DATABASE IF EXISTS {SIDE}"))
+            if engine.dialect.name != "sqlite":
                 connection.execute(text(f"CREATE SCHEMA {SIDE}"))
         Base.metadata.create_all(engine)
         with Session(engine) as db, db.begin():
@@ -104,6 +111,9 @@ def snapshot(engine: Engine) -> Rows:
     }
     with system("look at all rows"), engine.connect() as connection:
         driver: Any = connection.connection.driver_connection
+        if engine.dialect.name == "mariadb":
+            with driver.cursor() as cursor:
+                return {name: _all_rows(cursor, table) for name, table in tables.items()}
         if engine.dialect.name != "postgresql":
             return {name: sorted(driver.execute(f"SELECT * FROM {table}"), key=repr) for name, table in tables.items()}
         found: Rows = {name: [] for name in tables}
@@ -113,6 +123,11 @@ def snapshot(engine: Engine) -> Rows:
         return {name: sorted(rows, key=repr) for name, rows in found.items()}
 
 
+def _all_rows(cursor: Any, table: str) -> list[tuple[Any, ...]]:
+    cursor.execute(f"SELECT * FROM {table}")
+    return sorted(cursor.fetchall(), key=repr)
+
+
 def _restore(engine: Engine, now: Rows) -> None:
     changed = [name for name, rows in _seeded[engine].items() if rows != now[name]]
     if not changed:
@@ -120,12 +135,16 @@ def _restore(engine: Engine, now: Rows) -> None:
     with system("put the rows back"), engine.begin() as connection:
         if engine.dialect.name == "postgresql":
             connection.execute(text("SET LOCAL session_replication_role = replica"))
+        if engine.dialect.name == "mariadb":
+            connection.execute(text("SET SESSION foreign_key_checks = 0"))
         for name in changed:
             table = Base.metadata.tables[name]
             connection.execute(table.delete())
             if rows := _seeded[engine][name]:
                 keys = table.columns.keys()
                 connection.execute(table.insert(), [dict(zip(keys, row, strict=True)) for row in rows])
+        if engine.dialect.name == "mariadb":
+            connection.execute(text("SET SESSION foreign_key_checks = 1"))
 
 
 def _of_b(rows: Rows) -> Rows:

@@ -66,7 +66,7 @@ class Named(Base):
     owner: Mapped[str] = mapped_column(
         "TenantKey", String(128), key="owner_key", nullable=False, default=stamp_tenant, info=tenant_key()
     )
-    text: Mapped[str] = mapped_column("Title", String, key="title_key", default="x")
+    text: Mapped[str] = mapped_column("Title", String(200), key="title_key", default="x")
     folder_number: Mapped[int | None] = mapped_column("FolderID", ForeignKey("folders.id"), key="folder_key")
     folder: Mapped[Folder | None] = relationship()
     landlord = synonym("owner")
@@ -94,7 +94,7 @@ twins = Table(
     "twins",
     Base.metadata,
     Column("id", Integer, primary_key=True),
-    Column("tenant_id", String, key="lookalike"),
+    Column("tenant_id", String(200), key="lookalike"),
     Column("folder_id", Integer, key="pointer"),
     info=shared("twins: columns that are named like those of others"),
 )
@@ -337,7 +337,7 @@ apart = Table(
     "named_apart",
     MetaData(),
     Column("id", Integer, primary_key=True),
-    Column("tenant_id", String, nullable=False, default=stamp_tenant, info=tenant_key()),
+    Column("tenant_id", String(200), nullable=False, default=stamp_tenant, info=tenant_key()),
     Column("folder_id", ForeignKey("folders.id")),
 )
 """Its MetaData does not know the table that its foreign key points to."""
@@ -345,7 +345,7 @@ apart_there = Table(
     "named_apart",
     Base.metadata,
     Column("id", Integer, primary_key=True),
-    Column("tenant_id", String, nullable=False, default=stamp_tenant, info=tenant_key()),
+    Column("tenant_id", String(200), nullable=False, default=stamp_tenant, info=tenant_key()),
     Column("folder_id", Integer),
 )
 

@@ -9,6 +9,7 @@ from sqlalchemy import (
     literal,
     select,
 )
+from sqlalchemy.dialects import mysql
 from sqlalchemy.orm import Session, make_transient_to_detached
 from sqlalchemy.orm.attributes import set_committed_value
 
@@ -47,12 +48,33 @@ def core(statement: Any, *parameters: Any) -> Attack:
     return attack
 
 
-def upsert(target: Any, build: Any) -> Attack:
+class InsertOrUpdate(mysql.Insert):
+    """MySQL's upsert in the words of the others; it knows neither the key of the conflict nor a condition."""
+
+    inherit_cache = True
+
+    @property
+    def excluded(self) -> Any:
+        return self.inserted
+
+    def on_conflict_do_update(self, *, set_: Any, where: Any = None, **_: Any) -> Any:
+        if where is not None:
+            raise TypeError("MySQL's upsert has no WHERE")
+        return self.on_duplicate_key_update(set_)
+
+    def on_conflict_do_nothing(self, **_: Any) -> Any:
+        key = next(iter(inspect(self.table).primary_key))
+        return self.on_duplicate_key_update({key.key: key})
+
+
+def upsert(target: Any, build: Any, *parameters: Any) -> Attack:
     """Execute an upsert of the engine's dialect."""
 
     def attack(db: Session) -> Any:
-        made = import_module(f"sqlalchemy.dialects.{db.get_bind().dialect.name}").insert(target)
-        return run(build(made))(db)
+        name = db.get_bind().dialect.name
+        insert = InsertOrUpdate if name == "mariadb" else import_module(f"sqlalchemy.dialects.{name}").insert
+        made = insert(target)
+        return run(build(made), *parameters)(db)
 
     return attack
 

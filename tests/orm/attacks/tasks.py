@@ -21,9 +21,12 @@ from tenantguard.errors import TenantGuardError
 from tenantguard.orm import protect
 from tests.orm.attacks.harness import FIRST_OF_B, A, Attack, B
 from tests.orm.attacks.oddities import SIDE
-from tests.orm.attacks.world import Document, Folder, Label
+from tests.orm.attacks.world import Base, Document, Folder, Label
 
 PER_TWO = {"yield_per": 2}
+
+
+DRIVERS = {"sqlite": "aiosqlite", "postgresql": "asyncpg", "mariadb": "asyncmy"}
 
 
 def on_loop(attack: Callable[[AsyncEngine], Awaitable[Any]]) -> Attack:
@@ -31,9 +34,8 @@ def on_loop(attack: Callable[[AsyncEngine], Awaitable[Any]]) -> Attack:
 
     def run(db: Session) -> Any:
         url = db.get_bind().engine.url
-        engine = create_async_engine(
-            url.set(drivername="sqlite+aiosqlite" if url.drivername == "sqlite" else "postgresql+asyncpg")
-        )
+        database = url.get_backend_name()
+        engine = create_async_engine(url.set(drivername=f"{database}+{DRIVERS[database]}"))
         if url.drivername == "sqlite":
 
             @event.listens_for(engine.sync_engine, "connect")
@@ -43,7 +45,7 @@ def on_loop(attack: Callable[[AsyncEngine], Awaitable[Any]]) -> Attack:
                 cursor.execute("PRAGMA synchronous = OFF")
                 cursor.close()
 
-        protect(engine)
+        protect(engine, metadata=Base.metadata)
 
         async def main() -> Any:
             try:
@@ -200,7 +202,7 @@ async def bare_executor(engine: AsyncEngine) -> Any:
         return asyncio.run(read())
 
     async def read() -> Any:
-        other = protect(create_async_engine(engine.url))
+        other = protect(create_async_engine(engine.url), metadata=Base.metadata)
         try:
             async with AsyncSession(other) as session:
                 return await titles(session)

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from tests.orm.attacks import connections
 from tests.orm.attacks.harness import engine_of, verdict
+from tests.support.engines import DATABASES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning"),
@@ -16,11 +17,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(
-    request: pytest.FixtureRequest, postgres_module_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Engine]:
-    made = engine_of(request.param, postgres_module_url, tmp_path_factory.mktemp("connections"))
+@pytest.fixture(scope="module", params=DATABASES)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    made = engine_of(request, request.param, tmp_path_factory.mktemp("connections"))
     yield made
     made.dispose()
 
@@ -33,4 +32,5 @@ def test_a_way_round_is_scoped_or_refused(engine: Engine, name: str) -> None:
 @pytest.mark.parametrize("name", connections.OWN)
 def test_own_statements_of_that_kind_work(engine: Engine, name: str) -> None:
     attack, own = connections.OWN[name]
-    assert verdict(engine, attack, own=own) == "scoped"
+    lacks = engine.dialect.name == "mariadb" and name == "shape a full join"
+    assert verdict(engine, attack, own=own) == ("refused (ProgrammingError)" if lacks else "scoped")

@@ -7,6 +7,7 @@ from sqlalchemy import Engine
 
 from tests.orm.attacks import state
 from tests.orm.attacks.harness import engine_of, verdict
+from tests.support.engines import DATABASES
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning"),
@@ -16,11 +17,9 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(
-    request: pytest.FixtureRequest, postgres_module_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Engine]:
-    made = engine_of(request.param, postgres_module_url, tmp_path_factory.mktemp("state"))
+@pytest.fixture(scope="module", params=DATABASES)
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    made = engine_of(request, request.param, tmp_path_factory.mktemp("state"))
     yield made
     made.dispose()
 

@@ -1,12 +1,10 @@
-"""No write changes, moves, deletes or plants a row of another tenant, on SQLite and on PostgreSQL."""
-
-from collections.abc import Iterator
+"""No write changes, moves, deletes or plants a row of another tenant, on any database."""
 
 import pytest
 from sqlalchemy import Engine
 
 from tests.orm.attacks import writes
-from tests.orm.attacks.harness import engine_of, verdict
+from tests.orm.attacks.harness import verdict
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning"),
@@ -14,11 +12,19 @@ pytestmark = [
 ]
 
 
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, postgres_module_url: str) -> Iterator[Engine]:
-    made = engine_of(request.param, postgres_module_url)
-    yield made
-    made.dispose()
+ON_MARIADB = {
+    **dict.fromkeys(
+        (
+            "statement an alias",
+            "statement foreign key by a subquery",
+            "statement foreign key that correlates",
+            "statement update from",
+        ),
+        "refused (ProgrammingError)",  # its SQL has no UPDATE with RETURNING
+    ),
+    # With RETURNING, the row in the way would be shown.
+    **dict.fromkeys(("statement upsert", "statement upsert of all columns"), "refused"),
+}
 
 
 @pytest.mark.parametrize("name", writes.ATTACKS)
@@ -29,4 +35,5 @@ def test_a_write_is_scoped_or_refused(engine: Engine, name: str) -> None:
 @pytest.mark.parametrize("name", writes.OWN)
 def test_own_rows_are_written(engine: Engine, name: str) -> None:
     attack, own = writes.OWN[name]
-    assert verdict(engine, attack, own=own) == "scoped"
+    expected = ON_MARIADB.get(name, "scoped") if engine.dialect.name == "mariadb" else "scoped"
+    assert verdict(engine, attack, own=own) == expected

@@ -143,9 +143,11 @@ UPSERTS: dict[str, Attack] = {
             index_elements=["id"], set_={"title": i.excluded.title}
         ),
     ),
-    "many parameters": lambda db: upsert(
-        D, lambda i: i.on_conflict_do_update(index_elements=["id"], set_={"title": i.excluded.title})
-    )(db),
+    "many parameters": upsert(
+        D,
+        lambda i: i.on_conflict_do_update(index_elements=["id"], set_={"title": i.excluded.title}),
+        [doc(1, title="x"), doc(FIRST_OF_B, title="stolen")],
+    ),
     "from select": upsert(
         D,
         lambda i: i.from_select(

@@ -17,7 +17,7 @@ from sqlalchemy.pool import QueuePool
 from tenantguard import bind, system
 from tenantguard.identity import Identity
 from tenantguard.orm import protect
-from tests.orm.silo.world import CANARY, TABLES, seed
+from tests.orm.silo.world import CANARY, TABLES, Base, seed
 
 __all__ = ["ALONE", "BESIDE", "Databases", "Rows", "postgresql", "sqlite"]
 
@@ -129,7 +129,7 @@ def sqlite() -> Iterator[Databases]:
             connection.backup(raw[name])
         waiting = list(raw.values())
         options: dict[str, Any] = {"creator": lambda: waiting.pop(0), "poolclass": QueuePool}
-        engine = protect(create_engine("sqlite://", enable_from_linting=False, **options))
+        engine = protect(create_engine("sqlite://", enable_from_linting=False, **options), metadata=Base.metadata)
         # The driver begins no transaction before a SAVEPOINT; SQLAlchemy's advice is to do it oneself.
         event.listen(engine, "begin", lambda connection: connection.connection.dbapi_connection.execute("BEGIN"))
         connections = {name: stack.enter_context(engine.connect()) for name in raw}
@@ -163,7 +163,8 @@ def postgresql(url: str) -> Iterator[Databases]:
             _seed("postgresql+psycopg://", connection, with_b=name == BESIDE)
         waiting = list(raw.values())
         engine = protect(
-            create_engine("postgresql+psycopg://", creator=lambda: waiting.pop(0), enable_from_linting=False)
+            create_engine("postgresql+psycopg://", creator=lambda: waiting.pop(0), enable_from_linting=False),
+            metadata=Base.metadata,
         )
         connections = {name: stack.enter_context(engine.connect()) for name in raw}
         yield PostgreSQL(engine, connections, raw)
