@@ -7,6 +7,7 @@ with that of the moment of execution.
 
 from typing import Any, ClassVar, Final
 
+from sqlalchemy import FromClause
 from sqlalchemy.dialects.mysql.base import MySQLCompiler
 from sqlalchemy.orm.context import _MapperEntity
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -71,7 +72,7 @@ class ScopedCompiler(WritingMixin):
 
     def _settle(self, statement: Any) -> None:
         """Sum up what is to be looked at when the statement runs."""
-        if (self.used_raw or self.lifts) and self._gives_entities():
+        if (self.used_raw or self.lifts) and self._gives_entities(statement):
             raise StatementRefused(
                 "A statement that reads past the barrier would put what it reads into the session.",
                 mend="Select columns instead of entities, or read their keys so and the entities by their keys.",
@@ -102,9 +103,11 @@ class ScopedCompiler(WritingMixin):
     def _name_of(self, item: Any) -> str | None:
         return item if isinstance(item, str) else self.bind_names.get(item)
 
-    def _gives_entities(self) -> bool:
+    def _gives_entities(self, statement: Any) -> bool:
+        # Of RETURNING the ORM makes entities in a statement of its own, which comes later.
+        returned = [one for one in getattr(statement, "_returning", ()) if isinstance(one, FromClause)]
         state: Any = self.compile_state
-        return any(_is_entity(one) for one in getattr(state, "_entities", ()) or ())
+        return bool(returned) or any(_is_entity(one) for one in getattr(state, "_entities", ()) or ())
 
 
 def _is_entity(entity: Any) -> bool:

@@ -87,11 +87,15 @@ def test_raw_parts_give_columns_and_never_entities(db: Session) -> None:
             db.query(Document).filter(text("1=1) OR (1=1")).all()
 
 
-def test_raw_parts_of_writes_give_no_entities_either(db: Session) -> None:
+def test_writes_past_the_barrier_return_no_entities_either(db: Session) -> None:
+    across = write_across(Document, reason="new default size")
     with allow_raw("correction"):
         for statement in (
             update(Document).where(text("1=1) OR (1=1")).values(size=1).returning(Document),
             delete(Document).where(text("1=1) OR (1=1")).returning(Document),
+            update(Document).values(size=1).options(across).returning(Document),
+            update(Document).values(size=1).options(across).returning(Document.title, Document),
+            delete(Document).options(across).returning(Document),
         ):
             with pytest.raises(StatementRefused, match="columns"):
                 db.scalars(statement).all()
