@@ -105,7 +105,7 @@ class ScopedCompiler(WritingMixin):
 
     def _gives_entities(self, statement: Any) -> bool:
         # Of RETURNING the ORM makes entities in a statement of its own, which comes later.
-        returned = [one for one in getattr(statement, "_returning", ()) if isinstance(one, FromClause)]
+        returned = [one for one in getattr(statement, "_returning", None) or () if isinstance(one, FromClause)]
         state: Any = self.compile_state
         return bool(returned) or any(_is_entity(one) for one in getattr(state, "_entities", ()) or ())
 
