@@ -57,7 +57,8 @@ def build_app(issuer: DevIssuer, url: str) -> FastAPI:
         connect_args={"timeout": 60},
     )
     sync_engine = create_engine(url, pool_size=20, max_overflow=0, pool_timeout=60)
-    sessions, sync_sessions = guard.async_sessionmaker(async_engine), guard.sessionmaker(sync_engine)
+    sessions = guard.async_sessionmaker(async_engine, metadata=Base.metadata)
+    sync_sessions = guard.sessionmaker(sync_engine, metadata=Base.metadata)
     with system("create the test's tables"):
         Base.metadata.create_all(sync_engine)
     for tenant in TENANTS:

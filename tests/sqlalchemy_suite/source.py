@@ -4,6 +4,7 @@ It is fetched by pip from the registry that pip is set up for, in the very versi
 the hashes of the lock. It is kept beside the environment, so that it is fetched once.
 """
 
+import importlib.util
 import os
 import re
 import subprocess
@@ -66,7 +67,7 @@ def _fetch(wanted: str, directory: Path) -> Path:
     requirement = directory / "requirement.txt"
     requirement.write_text(_locked(wanted))
     command = [
-        *(sys.executable, "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
+        *(_python_with_pip(), "-m", "pip", "download", "--quiet", "--disable-pip-version-check", "--no-deps"),
         *("--no-binary", "sqlalchemy", "--dest", str(directory), "--requirement", str(requirement)),
     ]
     try:
@@ -81,6 +82,11 @@ def _fetch(wanted: str, directory: Path) -> Path:
     with tarfile.open(archives[0]) as archive:
         archive.extractall(directory, filter="data")
     return next(path for path in directory.iterdir() if path.is_dir())
+
+
+def _python_with_pip() -> str:
+    """Return the interpreter to run pip with: an environment may have none, and then that which it was made from has."""
+    return sys.executable if importlib.util.find_spec("pip") else str(getattr(sys, "_base_executable", sys.executable))
 
 
 def _locked(wanted: str) -> str:

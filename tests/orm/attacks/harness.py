@@ -137,6 +137,8 @@ def _restore(engine: Engine, now: Rows) -> None:
             connection.execute(text("SET LOCAL session_replication_role = replica"))
         if engine.dialect.name == "mariadb":
             connection.execute(text("SET SESSION foreign_key_checks = 0"))
+        if engine.dialect.name == "sqlite":
+            connection.execute(text("PRAGMA foreign_keys = OFF"))
         for name in changed:
             table = Base.metadata.tables[name]
             connection.execute(table.delete())
@@ -145,6 +147,9 @@ def _restore(engine: Engine, now: Rows) -> None:
                 connection.execute(table.insert(), [dict(zip(keys, row, strict=True)) for row in rows])
         if engine.dialect.name == "mariadb":
             connection.execute(text("SET SESSION foreign_key_checks = 1"))
+    if engine.dialect.name == "sqlite":  # which heeds the setting between transactions alone
+        with system("hold foreign keys again"), engine.connect() as connection:
+            connection.execute(text("PRAGMA foreign_keys = ON"))
 
 
 def _of_b(rows: Rows) -> Rows:

@@ -43,7 +43,9 @@ class Databases:
         self.raw = raw
         self.dialect = engine.dialect.name
         for name, connection in connections.items():
-            assert connection.connection.dbapi_connection is raw[name], "each connection leads to its own database"
+            with system("look at the driver's connection"):
+                own = connection.connection.dbapi_connection
+            assert own is raw[name], "each connection leads to its own database"
 
     @contextmanager
     def session(self, name: str, identity: Identity) -> Iterator[Session]:
@@ -131,9 +133,14 @@ def sqlite() -> Iterator[Databases]:
         options: dict[str, Any] = {"creator": lambda: waiting.pop(0), "poolclass": QueuePool}
         engine = protect(create_engine("sqlite://", enable_from_linting=False, **options), metadata=Base.metadata)
         # The driver begins no transaction before a SAVEPOINT; SQLAlchemy's advice is to do it oneself.
-        event.listen(engine, "begin", lambda connection: connection.connection.dbapi_connection.execute("BEGIN"))
+        event.listen(engine, "begin", _begin)
         connections = {name: stack.enter_context(engine.connect()) for name in raw}
         yield SQLite(engine, connections, raw, seeded)
+
+
+def _begin(connection: Connection) -> None:
+    with system("begin"):
+        connection.connection.dbapi_connection.execute("BEGIN")  # type: ignore[union-attr]
 
 
 def _sqlite_connection(stack: ExitStack) -> sqlite3.Connection:

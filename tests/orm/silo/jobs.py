@@ -18,8 +18,9 @@ _BATCH: Final = 25
 
 def run(job: int, jobs: int, options: Namespace, results: Any) -> None:
     """Judge every ``jobs``-th program, and put the differences and counts into a queue."""
-    logging.disable(logging.WARNING)
     with ExitStack() as stack:
+        stack.callback(logging.disable, logging.root.manager.disable)
+        logging.disable(logging.WARNING)
         if options.database == "sqlite":
             databases = stack.enter_context(sqlite())
         else:

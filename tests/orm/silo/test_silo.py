@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from sqlalchemy import ColumnElement, true
 
-from tenantguard.orm import classify, execution, froms, scoping
+from tenantguard.orm import classify, execution, froms, predicates, scoping
 from tests.orm.silo.databases import postgresql, sqlite
 from tests.orm.silo.oracle import Difference, Oracle
 from tests.orm.silo.programs import Program, Step, program
@@ -47,16 +47,16 @@ def test_the_same_number_gives_the_same_program() -> None:
 
 
 def without_predicates(patch: pytest.MonkeyPatch) -> None:
-    patch.setattr(scoping.ScopingMixin, "predicate", lambda self, owned, element, *rest, **more: true())
+    patch.setattr(predicates.Predicates, "predicate", lambda self, owned, element, *rest, **more: true())
 
 
 def without_predicates_of_children(patch: pytest.MonkeyPatch) -> None:
-    original = scoping.ScopingMixin.predicate
+    original = predicates.Predicates.predicate
 
     def predicate(self: Any, owned: Any, element: Any, *rest: Any, **more: Any) -> ColumnElement[bool]:
         return true() if isinstance(owned, classify.Child) else original(self, owned, element, *rest, **more)
 
-    patch.setattr(scoping.ScopingMixin, "predicate", predicate)
+    patch.setattr(predicates.Predicates, "predicate", predicate)
 
 
 def without_predicates_in_on(patch: pytest.MonkeyPatch) -> None:
@@ -90,7 +90,7 @@ def test_a_fault_in_the_barrier_is_noticed(
 
 
 def test_the_values_of_writes_are_checked_or_it_is_noticed(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(execution.ScopedExecution, "_check_link", lambda self, check: None)
+    monkeypatch.setattr(execution.ScopedExecution, "_check_link", lambda self, *args: None)
     with sqlite() as databases:
         assert first_difference(Oracle(databases), 600) is not None
 
