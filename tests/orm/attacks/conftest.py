@@ -10,6 +10,6 @@ from tests.orm.attacks.harness import engine_of
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
 def engine(request: pytest.FixtureRequest) -> Iterator[Engine]:
-    made = engine_of(request.param, request.getfixturevalue("postgres_module_url"))
+    made = engine_of(request)
     yield made
     made.dispose()

@@ -34,16 +34,16 @@ Rows = dict[str, list[tuple[Any, ...]]]
 _seeded: WeakKeyDictionary[Engine, Rows] = WeakKeyDictionary()
 
 
-def engine_of(kind: str, postgres_url: str, directory: Path | None = None) -> Engine:
+def engine_of(request: Any, directory: Path | None = None) -> Engine:
     """Return a protected and seeded engine.
 
     Args:
-        kind: ``"sqlite"`` or ``"postgresql"``.
-        postgres_url: of an empty database.
+        request: of a fixture of module scope, whose parameter is ``"sqlite"`` or ``"postgresql"``.
         directory: for an SQLite database in files, with a pool of connections; in memory, with one, without.
     """
-    if kind == "postgresql":
-        made = create_engine(postgres_url.replace("postgresql://", "postgresql+psycopg://"))
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_module_url")
+        made = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     else:
         if directory is None:
             made, side = create_engine("sqlite://", poolclass=StaticPool), ":memory:"

@@ -17,10 +17,8 @@ pytestmark = [
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(
-    request: pytest.FixtureRequest, postgres_module_url: str, tmp_path_factory: pytest.TempPathFactory
-) -> Iterator[Engine]:
-    made = engine_of(request.param, postgres_module_url, tmp_path_factory.mktemp("connections"))
+def engine(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Engine]:
+    made = engine_of(request, tmp_path_factory.mktemp("connections"))
     yield made
     made.dispose()
 

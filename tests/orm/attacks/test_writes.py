@@ -1,24 +1,15 @@
 """No write changes, moves, deletes or plants a row of another tenant, on SQLite and on PostgreSQL."""
 
-from collections.abc import Iterator
-
 import pytest
 from sqlalchemy import Engine
 
 from tests.orm.attacks import writes
-from tests.orm.attacks.harness import engine_of, verdict
+from tests.orm.attacks.harness import verdict
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SAWarning"),
     pytest.mark.filterwarnings("ignore::sqlalchemy.exc.SADeprecationWarning"),
 ]
-
-
-@pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def engine(request: pytest.FixtureRequest, postgres_module_url: str) -> Iterator[Engine]:
-    made = engine_of(request.param, postgres_module_url)
-    yield made
-    made.dispose()
 
 
 @pytest.mark.parametrize("name", writes.ATTACKS)
