@@ -91,11 +91,12 @@ def seed(engine: Engine) -> None:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def seeded(request: pytest.FixtureRequest, postgres_module_url: str) -> Iterator[Engine]:
+def seeded(request: pytest.FixtureRequest) -> Iterator[Engine]:
     if request.param == "sqlite":
         made = create_engine("sqlite://", poolclass=StaticPool)
     else:
-        made = create_engine(postgres_module_url.replace("postgresql://", "postgresql+psycopg://"))
+        url: str = request.getfixturevalue("postgres_module_url")
+        made = create_engine(url.replace("postgresql://", "postgresql+psycopg://"))
     protect(made, metadata=[Base.metadata])
     # Of the old schema one table is unclassified, so it is named once the first connection has been made.
     seed_engine(made)

@@ -1,0 +1,56 @@
+"""Which modules are changed, and which tests are asked about each."""
+
+from typing import Final
+
+__all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
+
+_ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
+_ORM: Final = {
+    name: f"tests/orm/test_{name}.py"
+    for name in "refusals doors family reach last_steps key_comparison model_libraries mariadb".split()
+}
+_OWN: Final = {"own reads": "tests/orm/test_reads.py", "own writes": "tests/orm/test_writes.py"}
+_FILES: Final = {
+    **_OWN,
+    **_ORM,
+    **_ATTACKS,
+    "binding": "tests/context/test_binding.py",
+}
+
+ALL: Final = tuple(_FILES.values())
+"""Who survives the first tests is asked about by all of these."""
+
+ON_SQLITE: Final = "not (postgresql or mariadb or asyncpg or psycopg or asyncmy or aiomysql or pymysql)"
+ON_SERVERS: Final = "postgresql or mariadb"
+"""Who survives on SQLite as well is asked about on the others."""
+
+_NAMES: Final = {
+    "orm/compiler": "doors,refusals",
+    "orm/execution": "doors,refusals,last_steps,connections",
+    "orm/scoping": "own reads,reads",
+    "orm/predicates": "own reads,reach",
+    "orm/froms": "own reads,reads",
+    "orm/writes": "own writes,writes",
+    "orm/link_writes": "family,writes",
+    "orm/links": "family,writes",
+    "orm/vouching": "refusals,connections",
+    "orm/fragments": "refusals,connections",
+    "orm/identifiers": "refusals,connections",
+    "orm/connections": "doors,connections",
+    "orm/last_steps": "last_steps",
+    "orm/results": "state",
+    "orm/pins": "state",
+    "orm/attached": "state",
+    "orm/strangers": "doors,connections",
+    "orm/side_effects": "writes",
+    "orm/classify": "refusals,model_libraries,family",
+    "orm/marks": "model_libraries,reach,refusals",
+    "orm/tables": "refusals,model_libraries",
+    "orm/lifts": "reach,doors",
+    "orm/caches": "doors,reach,state",
+    "binding": "binding,doors,reach",
+    "permits": "binding,doors,reach",
+    "blocks": "binding",
+}
+FIRST: Final = {module: tuple(_FILES[name] for name in names.split(",")) for module, names in _NAMES.items()}
+"""The tests that are asked first about each module."""
