@@ -6,7 +6,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
-from benchmarks.queries import query_costs
+from benchmarks.queries import compile_costs, execution_costs, tenants_share_statements
 from benchmarks.requests import request_costs
 from benchmarks.tokens import cold_costs, hostile_costs, issuer_costs
 
@@ -25,12 +25,11 @@ def main() -> None:
     console = Console()
     tables = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=5)
+        task = progress.add_task("measuring", total=7)
         for title, measure in (
             ("A request, in process (medians)", request_costs),
             ("A token that was not seen before, by the number of issuers", issuer_costs),
             ("A hostile token, until it is refused (EdDSA)", hostile_costs),
-            ("A query of 50 rows, SQLite in memory", query_costs),
         ):
             tables.append(table(title, measure()))
             progress.advance(task)
@@ -38,9 +37,19 @@ def main() -> None:
             table(f"A token that was not seen before, {algorithm}", costs) for algorithm, costs in cold_costs().items()
         ]
         progress.advance(task)
+        tables += [
+            table(f"A query, SQLite in memory, warm: {shape}", costs) for shape, costs in execution_costs().items()
+        ]
+        progress.advance(task)
+        tables += [
+            table(f"A query that was not seen before: {shape}", costs) for shape, costs in compile_costs().items()
+        ]
+        progress.advance(task)
+        compiled, tenants = tenants_share_statements()
+        progress.advance(task)
     for made in tables:
         console.print(made)
-    return
+    console.print(f"{tenants:,} tenants ran one query: {compiled} statement compiled.")
 
 
 if __name__ == "__main__":

@@ -7,6 +7,7 @@ with that of the moment of execution.
 
 from typing import Any, ClassVar, Final
 
+from sqlalchemy import FromClause
 from sqlalchemy.dialects.mysql.base import MySQLCompiler
 from sqlalchemy.orm.context import _MapperEntity
 from sqlalchemy.sql.compiler import SQLCompiler
@@ -61,6 +62,7 @@ class ScopedCompiler(WritingMixin):
         self.predicates = Predicates(self.mode)
         self.lifts = Lifts(getattr(statement, "_with_options", ()))
         self.checked_binds = []
+        self.moved_binds = []
         self.noted_links = []
         self.null_binds = []
         self.relied_ctes = []
@@ -70,7 +72,7 @@ class ScopedCompiler(WritingMixin):
 
     def _settle(self, statement: Any) -> None:
         """Sum up what is to be looked at when the statement runs."""
-        if (self.used_raw or self.lifts) and self._gives_entities():
+        if (self.used_raw or self.lifts) and self._gives_entities(statement):
             raise StatementRefused(
                 "A statement that reads past the barrier would put what it reads into the session.",
                 mend="Select columns instead of entities, or read their keys so and the entities by their keys.",
@@ -79,13 +81,19 @@ class ScopedCompiler(WritingMixin):
         scope = [(self.bind_names.get(bind), key, reads) for bind, key, reads in self.predicates.binds]
         write = [(self._name_of(item), key) for item, key in self.checked_binds]
         nulls = [self._name_of(item) for item in self.null_binds]
+        moves = [(self._name_of(item), kind) for item, kind in self.moved_binds]
         links = self.link_checks_of()
-        self.baked = self.baked or links is None or None in nulls or any(one[0] is None for one in scope + write)
+        self.baked = (
+            self.baked or links is None or None in nulls or any(one[0] is None for one in scope + write + moves)
+        )
         self.link_checks = tuple(links or ())
         self.null_checks = tuple(name for name in nulls if name is not None)
         self.scope_checks = tuple((name, key, reads) for name, key, reads in scope if name is not None)
         self.write_checks = tuple((name, key) for name, key in write if name is not None)
-        self.writes = bool(self.write_checks or self.link_checks or self.null_checks or self.isdelete)
+        self.move_checks = tuple((name, kind) for name, kind in moves if name is not None)
+        self.writes = bool(
+            self.write_checks or self.link_checks or self.null_checks or self.move_checks or self.isdelete
+        )
         # What the fast way of the execution context compares by itself, and whether that is all.
         self.plain_names = tuple(name for name, key, reads in self.scope_checks if key.convert is str and not reads)
         self.more_checks = self.writes or len(self.plain_names) < len(self.scope_checks)
@@ -95,9 +103,11 @@ class ScopedCompiler(WritingMixin):
     def _name_of(self, item: Any) -> str | None:
         return item if isinstance(item, str) else self.bind_names.get(item)
 
-    def _gives_entities(self) -> bool:
+    def _gives_entities(self, statement: Any) -> bool:
+        # Of RETURNING the ORM makes entities in a statement of its own, which comes later.
+        returned = [one for one in getattr(statement, "_returning", None) or () if isinstance(one, FromClause)]
         state: Any = self.compile_state
-        return any(_is_entity(one) for one in getattr(state, "_entities", ()) or ())
+        return bool(returned) or any(_is_entity(one) for one in getattr(state, "_entities", ()) or ())
 
 
 def _is_entity(entity: Any) -> bool:

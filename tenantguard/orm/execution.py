@@ -21,6 +21,7 @@ from tenantguard.errors import (
     TenantMismatch,
     UnprotectedEngine,
 )
+from tenantguard.identity import validate_tenant_id
 from tenantguard.orm.classify import Key
 from tenantguard.orm.compiler import SAVEPOINTS, ScopedCompiler
 from tenantguard.orm.connections import SQLITE_CURSOR, GuardedConnection, driver_connection_of, guard_cursor
@@ -251,6 +252,14 @@ class ScopedExecution(_Context):
                     "A foreign key was about to be set in rows of another tenant.",
                     mend="Set it to NULL, or write each tenant's rows as that tenant.",
                 )
+        for moved, kind in compiled.move_checks:
+            if any(row.get(moved) is None or row.get(moved) == kind.everyone for row in rows):
+                raise ForeignTenantWrite(
+                    f"Rows of {kind.column.table.name!r} were about to be moved to everybody, or to nobody.",
+                    mend='Give the id of one tenant. Rows for everybody are written in a block of system("why").',
+                )
+            for row in rows:
+                validate_tenant_id(str(row.get(moved)))
         for check in compiled.link_checks:
             self._check_link(check, binding)
         if compiled.isdelete:

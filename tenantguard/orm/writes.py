@@ -7,6 +7,7 @@ value with the bound tenant before anything is sent. A key that comes from an SQ
 so it is refused.
 """
 
+from collections.abc import Iterable
 from functools import partial
 from typing import Any, Final, final
 
@@ -61,6 +62,8 @@ class WritingMixin(LinkingMixin):
 
     checked_binds: list[tuple[BindParameter[Any] | str, Key]]
     """Parameters, as objects or by name, that must hold the bound value of a key in every row."""
+    moved_binds: list[tuple[BindParameter[Any] | str, Owned]]
+    """Parameters, as objects or by name, that must hold some tenant in every row."""
 
     def visit_update(self, update_stmt: Any, visiting_cte: Any = None, **kw: Any) -> str:
         return self._scope_dml("update", update_stmt, visiting_cte, kw)
@@ -142,6 +145,11 @@ class WritingMixin(LinkingMixin):
                 values[key] = self._checked(value, fixed)
         if fixed.column.key in (self.column_keys or ()):
             self.checked_binds.append((fixed.column.key, fixed))
+        if named and self.lifts.holds(WRITE, table):
+            raise ForeignTenantWrite(
+                f"The {fixed.dimension} key of {table.name!r} is set in rows of several tenants, which moves them.",
+                mend="Leave it out. Rows of the bound tenant are moved by move_rows().",
+            )
         if not named and (fixed.column.onupdate is not None or fixed.column.server_onupdate is not None):
             raise ForeignTenantWrite(
                 f"The {fixed.dimension} key of {table.name!r} has an onupdate, which could move rows.",
@@ -163,11 +171,16 @@ class WritingMixin(LinkingMixin):
         for key, value in values.items():
             if names_column(key, kind.column) and (bind := self.as_parameter(value, kind.column)) is None:
                 raise _expression_refused(kind.key)
-            if names_column(key, kind.column):
+            if names_column(key, kind.column) and bind is not None:
                 values[key] = bind
+                self.moved_binds.append((bind, kind))
+        given: Iterable[str] = self.column_keys or ()
+        if kind.column.key in given:
+            self.moved_binds.append((kind.column.key, kind))
         for link in self.links_of(table):
             # Whether the value is NULL is looked at when the statement runs.
-            if not any(names_column(key, one) for key in values for one in link.columns):
+            named = any(names_column(key, one) for key in values for one in link.columns)
+            if not named and not any(one.key in given for one in link.columns):
                 names = ", ".join(column.name for column in link.columns)
                 raise ForeignTenantWrite(
                     f"Moved rows of {table.name!r} would point back through the foreign key {names}.",

@@ -38,6 +38,7 @@ from tenantguard.errors import (
     ForeignTenantWrite,
     NotBound,
     StatementRefused,
+    TenantGuardError,
     UnclassifiedTable,
 )
 from tenantguard.orm import move_rows, protect, read_across, shared, tenant_key, write_across
@@ -84,6 +85,21 @@ def test_raw_parts_give_columns_and_never_entities(db: Session) -> None:
                 db.scalars(statement).all()
         with pytest.raises(StatementRefused, match="columns"):
             db.query(Document).filter(text("1=1) OR (1=1")).all()
+
+
+def test_writes_past_the_barrier_return_no_entities_either(db: Session) -> None:
+    across = write_across(Document, reason="new default size")
+    with allow_raw("correction"):
+        for statement in (
+            update(Document).where(text("1=1) OR (1=1")).values(size=1).returning(Document),
+            delete(Document).where(text("1=1) OR (1=1")).returning(Document),
+            update(Document).values(size=1).options(across).returning(Document),
+            update(Document).values(size=1).options(across).returning(Document.title, Document),
+            delete(Document).options(across).returning(Document),
+        ):
+            with pytest.raises(StatementRefused, match="columns"):
+                db.scalars(statement).all()
+            db.rollback()
 
 
 def test_ddl_and_unclassified_tables_stay_refused_beside_raw_sql(db: Session) -> None:
@@ -259,6 +275,9 @@ def test_who_writes_across_moves_nothing_and_links_nothing(db: Session) -> None:
     alias = Document.__table__.alias()
     for statement in (
         update(Document).values(tenant_id="b"),
+        update(Document).values(tenant_id="a"),
+        update(Document.__table__).values({Document.__table__.c.tenant_id: "a"}),
+        update(Document).values(tenant_id=Document.tenant_id),
         update(Document).values(tenant_id=func.lower("B")),
         update(Document).values(folder_id=1),
         update(alias).values(folder_id=1),
@@ -287,6 +306,9 @@ def test_rows_are_moved_to_another_tenant_by_name(engine: Engine, db: Session) -
     for wrong in ({"tenant_id": func.lower("B"), "folder_id": None}, {"tenant_id": "b", "folder_id": 1}):
         with pytest.raises(ForeignTenantWrite):
             db.execute(statement.values(**wrong).options(move))
+    for nobody in (None, "", "*", " "):
+        with pytest.raises(TenantGuardError):
+            db.execute(statement.values(tenant_id=nobody, folder_id=None).options(move))
     assert db.execute(statement.values(tenant_id="b", folder_id=null()).options(move)).rowcount == 1
     assert db.execute(statement.values(tenant_id="b", folder_id=None).options(move)).rowcount == 0
     db.commit()
