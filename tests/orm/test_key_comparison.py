@@ -3,7 +3,7 @@
 import itertools
 import uuid
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from typing import Any
 
 import pytest
@@ -452,3 +452,31 @@ def test_a_foreign_key_with_both_tenant_keys_does_not_point_to_a_tenant_that_loo
             db.execute(insert(bills).values(number=8))
             db.execute(insert(items).values(number=8))
             assert db.execute(delete(items)).rowcount == 1
+
+
+@pytest.mark.parametrize("name", [name for name in KEYS if name != "mariadb latin1"])
+def test_a_key_points_to_no_row_of_a_tenant_that_looks_like_the_one_that_writes(
+    request: pytest.FixtureRequest, name: str
+) -> None:
+    database, type_, real = KEYS[name]
+    with comparing_engine(request, database) as engine:
+        notes, _ = fill(engine, type_, real, global_rows="á")
+        pins = Table(
+            f"{notes.name}_pins",
+            notes.metadata,
+            Column("id", Integer, primary_key=True),
+            Column("owner", TENANT_ID_TYPE, nullable=False, info=tenant_key()),
+            Column("note_id", ForeignKey(f"{notes.name}.id"), nullable=False),
+        )
+        with system("make the table"), engine.begin() as db:
+            pins.create(db)
+        try:
+            # What may be read as well is not pointed to: neither A's row, nor that of one who looks like everybody.
+            for others, number, passes in ((["A"], 2, False), (["Á"], 4, False), ([], 1, True), ([], 3, True)):
+                with bind(service_identity("t", tenant="a")), engine.connect() as db:
+                    block = read_tenants(others or ["other"], reason="compare")
+                    with block, nullcontext() if passes else pytest.raises(ForeignTenantWrite):
+                        db.execute(insert(pins).values(id=1, note_id=number))
+                    db.rollback()
+        finally:
+            drop(engine, notes)
