@@ -14,7 +14,7 @@ from typing import Final, NamedTuple, final
 from sqlalchemy import MetaData, Table
 
 from tenantguard.errors import ConfigurationError
-from tenantguard.orm.classify import NO_GLOBAL, Child, Owned, Shared, check_metadata, classify_alone
+from tenantguard.orm.classify import Child, Shared, check_metadata, classify_alone
 from tenantguard.orm.links import Link, links_of
 from tenantguard.orm.rls.blocks import (
     create_missing,
@@ -252,7 +252,6 @@ class RlsPlan:
         blocks = self.down() if down else self.up()
         return "".join("BEGIN;\n" + "".join(f"{one};\n" for one in block) + "COMMIT;\n\n" for block in blocks)
 
-    def global_rows(self, table: Table) -> bool:
-        """True if a table holds rows for everybody beside those of tenants."""
-        kind = classify_alone(table)
-        return isinstance(kind, Owned) and kind.everyone is not NO_GLOBAL
+    def condition(self, table: Table) -> str:
+        """Return the condition of a table's rows that are the tenant's own."""
+        return self._expressions.writable(table)
