@@ -78,6 +78,6 @@ class Live:
             mend: what to do about it.
             severity: how bad it is.
         """
-        found = Finding(id=id_, severity=severity, table=where, message=message, mend=mend)
+        found = Finding(id=id_, severity=severity, table=str(where), message=message, mend=mend)
         if found not in self.findings:
             self.findings.append(found)
