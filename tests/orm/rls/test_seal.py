@@ -127,7 +127,9 @@ def test_a_seal_shows_its_key_to_nobody() -> None:
 
 
 @pytest.mark.parametrize(
-    ("key", "options"), [(b"short", {}), ("x" * 32, {}), (KEY, {"max_age": 0}), (KEY, {"max_age": True})]
+    ("key", "options"),
+    [(b"short", {}), ("x" * 32, {}), (KEY, {"max_age": 0}), (KEY, {"max_age": True})],
+    ids=["short", "text", "no time", "no number"],
 )
 def test_a_seal_that_could_not_hold_is_refused(key: object, options: dict[str, int]) -> None:
     with pytest.raises(ConfigurationError):
