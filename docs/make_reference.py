@@ -122,7 +122,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "orm.md": (
         "Database",
         "The barrier for SQLAlchemy.",
-        ("tenantguard.orm:*", "tenantguard.orm.review:*"),
+        ("tenantguard.orm:*", "tenantguard.orm.review:*", "tenantguard.orm.rls:*"),
     ),
     "outbound.md": (
         "Outbound calls",
@@ -137,6 +137,7 @@ PUBLIC = (
     "tenantguard.errors",
     "tenantguard.orm",
     "tenantguard.orm.review",
+    "tenantguard.orm.rls",
     "tenantguard.outbound",
     "tenantguard.testing",
     "tenantguard.tokens",

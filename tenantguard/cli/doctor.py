@@ -10,7 +10,7 @@ from tenantguard.cli.output import print_json, print_table, shown_text
 from tenantguard.cli.targets import importable_from, metadata_of
 from tenantguard.orm.review import Finding, Review, Severity, review_metadata
 
-__all__ = ["doctor"]
+__all__ = ["doctor", "print_finding"]
 
 _COLOURS: Final = {Severity.ERROR: "red", Severity.WARNING: "yellow", Severity.ADVICE: "cyan"}
 _KIND_COLOURS: Final = {"owned": "green", "child": "green", "unclassified": "red", "misconfigured": "red"}
@@ -84,10 +84,11 @@ def _print(review: Review) -> None:
     )
     for finding in review.findings:
         click.echo()
-        _print_finding(finding)
+        print_finding(finding)
 
 
-def _print_finding(finding: Finding) -> None:
+def print_finding(finding: Finding) -> None:
+    """Print a finding on stdout, with what mends it."""
     severity = click.style(finding.severity.value, fg=_COLOURS[finding.severity], bold=True)
     click.echo(f"{severity} {finding.id}: {shown_text(finding.table)}")
     click.echo(f"  {shown_text(finding.message)}")

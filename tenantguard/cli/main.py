@@ -11,10 +11,11 @@ import click
 
 from tenantguard.cli.api_keys import api_keys
 from tenantguard.cli.doctor import doctor
+from tenantguard.cli.rls import rls
 
 __all__ = ["tenantguard"]
 
-COMMANDS: Final[tuple[click.Command, ...]] = (api_keys, doctor)
+COMMANDS: Final[tuple[click.Command, ...]] = (api_keys, doctor, rls)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

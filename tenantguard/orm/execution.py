@@ -11,9 +11,9 @@ from sqlite3 import Connection as SQLiteConnection
 from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
 from sqlalchemy.engine.default import DefaultExecutionContext
-from sqlalchemy.sql.elements import TextClause
+from sqlalchemy.sql.elements import RollbackToSavepointClause, TextClause
 
-from tenantguard.binding import Binding, current_binding, raw_binding
+from tenantguard.binding import Binding, bound_id, current_binding, raw_binding
 from tenantguard.errors import (
     ForeignTenantWrite,
     NotBound,
@@ -64,7 +64,7 @@ class Pinned:
         plain: the binding, where it is of one tenant and nothing else.
     """
 
-    __slots__ = ("known", "pin", "plain", "transaction")
+    __slots__ = ("known", "pin", "plain", "told", "transaction")
 
     def __init__(self, transaction: Any, pin: object, plain: object) -> None:
         self.transaction = transaction
@@ -72,6 +72,8 @@ class Pinned:
         self.plain = plain
         self.known: dict[Link, set[Any]] = {}
         """The rows that foreign keys were found to point to."""
+        self.told = False
+        """Whether PostgreSQL knows whose it is (`tenantguard.orm.rls.setting`)."""
 
 
 _NOBODY: Final = object()
@@ -161,6 +163,7 @@ class ScopedExecution(_Context):
         compiled: Any = self.compiled
         if compiled is not None and isinstance(getattr(compiled, "statement", None), SAVEPOINTS):
             _forget_known_rows(self.root_connection)
+            _set_before_savepoint(self.root_connection, binding, compiled.statement)
             return True
         if self.starting and id(self.root_connection) in self.starting:
             return False
@@ -322,13 +325,34 @@ def _pin_transaction(connection: Any, binding: Binding) -> None:
     now = pin_of(binding)
     pinned = connection.__dict__.get(_PIN)
     if pinned is None or pinned.transaction is not transaction:
-        # The fast way is for one tenant and nothing else, bound by a block that holds no permit.
-        connection.__dict__[_PIN] = Pinned(transaction, now, binding if binding.mode is None else _NOBODY)
+        untold = connection.dialect.tenantguard_setting is not None
+        pinned = connection.__dict__[_PIN] = Pinned(transaction, now, _NOBODY if untold else _plain(binding))
     elif pinned.pin != now:
         raise TenantMismatch(
             "The transaction was begun for another tenant than the bound one.",
             mend="Commit or roll back, and use a session of its own for each tenant.",
         )
+    setting = connection.dialect.tenantguard_setting
+    if setting is not None and not pinned.told:
+        setting.place(connection, binding)
+        pinned.told, pinned.plain = True, _plain(binding)
+
+
+def _plain(binding: Binding) -> object:
+    """Return what the fast way is for: a binding of one tenant and nothing else, by a block that holds no permit."""
+    return binding if binding.mode is None else _NOBODY
+
+
+def _set_before_savepoint(connection: Any, binding: Binding | None, statement: Any) -> None:
+    """Have the setting of row-level security older than a savepoint, and sent again after one took it back."""
+    if connection.dialect.tenantguard_setting is None:
+        return
+    pinned = connection.__dict__.get(_PIN)
+    if isinstance(statement, RollbackToSavepointClause):
+        if pinned is not None:
+            pinned.told, pinned.plain = False, _NOBODY
+    elif binding is not None and (binding.system is not None or bound_id(binding, TENANT) is not None):
+        _pin_transaction(connection, binding)
 
 
 def scoped_execution(dialect: Any, starting: set[int]) -> type[Any]:

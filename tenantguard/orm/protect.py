@@ -97,6 +97,7 @@ def protect(
             dialect.tenantguard_metadata = (dialect.tenantguard_metadata or []) + holds
         return engine
     dialect.tenantguard_metadata = holds
+    dialect.tenantguard_setting = None
     install_session_pins()
     install_attachment_checks()
     starting: set[int] = set()

@@ -1,0 +1,207 @@
+"""``check_database``: a database as applied has no finding, and each thing that can be wrong, planted, is one."""
+
+from collections.abc import Iterator
+
+import pytest
+from sqlalchemy import Column, MetaData, String, Table, create_engine
+from sqlalchemy.pool import NullPool
+
+from tenantguard.errors import ConfigurationError
+from tenantguard.orm import tenant_key
+from tenantguard.orm.review import Severity
+from tenantguard.orm.rls import RlsPlan
+from tenantguard.orm.rls.check import check_database
+from tests.orm.attacks.world import Base
+from tests.orm.rls.lab import Lab, made_lab
+
+
+@pytest.fixture(scope="module")
+def planted_lab(lab: Lab) -> Iterator[Lab]:
+    """One database for all tests, each of which plants its fault in a transaction that is rolled back."""
+    with lab.admin() as admin:
+        admin.execute(f"DROP ROLE IF EXISTS {lab.role}_other")
+        admin.execute(f"CREATE ROLE {lab.role}_other")
+    yield lab
+    with lab.admin() as admin:
+        admin.execute(f"DROP ROLE {lab.role}_other")
+
+
+def found(
+    lab: Lab, *faults: str, tenants: tuple[str, str] | None = None, plan: RlsPlan | None = None
+) -> set[tuple[str, str]]:
+    plan = plan or lab.plan
+    engine = create_engine(lab.engine_of("psycopg", role="postgres"), poolclass=NullPool)
+    with engine.connect() as connection:
+        for fault in faults:
+            connection.exec_driver_sql(
+                fault.format(
+                    app=lab.role,
+                    login=lab.login,
+                    other=f"{lab.role}_other",
+                    own=own(lab, Base.metadata.tables["documents"]),
+                ),
+                execution_options={"no_parameters": True},
+            )
+        findings = check_database(connection, plan, tenants=tenants)
+    return {(one.id, one.table.replace(lab.login, "{login}").replace(lab.role, "{app}")) for one in findings}
+
+
+def own(lab: Lab, table: Table) -> str:
+    return lab.plan.policies(table)[0].name
+
+
+def test_what_was_applied_is_as_it_should_be(planted_lab: Lab) -> None:
+    assert found(planted_lab, tenants=("a", "b")) == set()
+
+
+@pytest.mark.parametrize(
+    ("faults", "expected"),
+    [
+        (["ALTER TABLE documents DISABLE ROW LEVEL SECURITY"], {("rls-off", "documents")}),
+        (["ALTER TABLE documents NO FORCE ROW LEVEL SECURITY"], {("force-off", "documents")}),
+        (["DROP POLICY {own} ON documents"], {("missing-policy", "documents")}),
+        (["ALTER POLICY {own} ON documents RENAME TO tenantguard_own_0"], {("outdated-policy", "documents")}),
+        (
+            ["ALTER POLICY {own} ON documents USING (title = (SELECT tenantguard.current_tenant()))"],
+            {("changed-policy", "documents")},
+        ),
+        (["ALTER POLICY {own} ON documents WITH CHECK (true)"], {("changed-policy", "documents")}),
+        (["ALTER POLICY {own} ON documents TO {other}"], {("changed-policy", "documents")}),
+        (["CREATE POLICY wide ON documents FOR SELECT USING (true)"], {("other-policy", "documents")}),
+        (["CREATE POLICY wide ON documents TO {app} USING (true)"], {("other-policy", "documents")}),
+        (["CREATE POLICY narrow ON documents AS RESTRICTIVE USING (true)"], set()),
+        (["CREATE POLICY of_others ON documents TO {other} USING (true)"], set()),
+        (["ALTER TABLE documents ALTER tenant_id DROP NOT NULL"], {("nullable-key", "documents")}),
+        (["DROP TABLE reports"], {("missing-table", "reports")}),
+        (["CREATE TABLE fresh (id int)"], {("unclassified-table", "fresh")}),
+        (["CREATE TABLE fresh (id int)", "GRANT SELECT (id) ON fresh TO PUBLIC"], {("unclassified-table", "fresh")}),
+        (["CREATE TABLE part () INHERITS (folders)"], {("unclassified-table", "part")}),
+        (
+            ["CREATE TABLE part () INHERITS (folders)", "GRANT SELECT ON part TO {app}"],
+            {("unclassified-table", "part"), ("open-partition", "part")},
+        ),
+        (["ALTER TABLE documents DISABLE TRIGGER USER"], {("changed-link-check", "documents")}),
+        (["ALTER ROLE {app} BYPASSRLS"], {("bypass-role", "{app}"), ("bypass-role", "{login}")}),
+        (["ALTER ROLE {login} BYPASSRLS"], {("bypass-role", "{login}")}),
+        (["ALTER ROLE {login} SUPERUSER"], {("superuser-role", "{login}")}),
+        (["ALTER ROLE {login} CREATEROLE"], {("powerful-role", "{login}")}),
+        (["ALTER ROLE {other} BYPASSRLS", "GRANT {other} TO {login}"], {("bypass-role", "{login}")}),
+        (["GRANT pg_read_all_data TO {login}"], {("powerful-role", "{login}")}),
+        (["ALTER TABLE labels OWNER TO {login}"], {("owner-role", "labels")}),
+        (["ALTER TABLE labels OWNER TO {other}", "GRANT {other} TO {login}"], {("owner-role", "labels")}),
+        (["GRANT TRUNCATE ON labels TO {app}"], {("too-many-rights", "labels")}),
+        (["REVOKE UPDATE ON labels FROM {app}"], {("missing-rights", "labels")}),
+        (["GRANT CREATE ON SCHEMA public TO {app}"], {("may-create", "public")}),
+        (["GRANT CREATE ON SCHEMA tenantguard TO PUBLIC"], {("may-create", "tenantguard")}),
+        (["ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {app}"], {("default-rights", "postgres")}),
+        (
+            ["ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC"],
+            {("default-rights", "postgres")},
+        ),
+        (
+            ["CREATE OR REPLACE FUNCTION tenantguard.current_tenant() RETURNS text LANGUAGE sql AS $$ SELECT 'a' $$"],
+            {("changed-function", "tenantguard.current_tenant")},
+        ),
+        (["ALTER FUNCTION tenantguard.bound() RESET search_path"], {("changed-function", "tenantguard.bound")}),
+        (["ALTER FUNCTION tenantguard.bound() IMMUTABLE"], {("changed-function", "tenantguard.bound")}),
+        (["ALTER FUNCTION tenantguard.bound() OWNER TO {app}"], {("owned-function", "tenantguard.bound")}),
+        (["DROP FUNCTION tenantguard.current_scope_uuid"], {("missing-function", "tenantguard.current_scope_uuid")}),
+        (
+            ["GRANT SELECT ON tenantguard.seal_keys TO {login}", "GRANT SELECT ON tenantguard.seal_keys TO {app}"],
+            {("readable-key", "tenantguard.seal_keys")},
+        ),
+        (["DELETE FROM tenantguard.seal_keys"], {("missing-key-of-seal", "tenantguard.seal_keys")}),
+        (["CREATE VIEW all_titles AS SELECT title FROM documents"], {("owners-view", "all_titles")}),
+        (["CREATE VIEW all_titles WITH (security_invoker = on) AS SELECT title FROM documents"], set()),
+        (
+            [
+                "CREATE VIEW inner_view WITH (security_invoker) AS SELECT title FROM documents",
+                "CREATE VIEW outer_view AS TABLE inner_view",
+            ],
+            {("owners-view", "outer_view")},
+        ),
+        (["CREATE MATERIALIZED VIEW kept AS SELECT title FROM documents"], set()),
+        (
+            ["CREATE MATERIALIZED VIEW kept AS SELECT title FROM documents", "GRANT SELECT ON kept TO {app}"],
+            {("materialised-view", "kept")},
+        ),
+        (
+            [
+                "CREATE FUNCTION count_all() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*) FROM documents'"
+            ],
+            {("definer-function", "count_all()")},
+        ),
+    ],
+    ids=lambda value: "; ".join(value) if isinstance(value, list) else "",
+)
+def test_what_is_wrong_is_found(planted_lab: Lab, faults: list[str], expected: set[tuple[str, str]]) -> None:
+    assert found(planted_lab, *faults) == expected
+
+
+def test_nothing_of_a_check_stays(planted_lab: Lab) -> None:
+    found(planted_lab, tenants=("a", "b"))
+    with planted_lab.admin() as admin:
+        assert admin.execute("SELECT count(*) FROM documents").fetchone() == (4,)
+        assert admin.execute("SELECT count(*) FROM pg_class WHERE relpersistence = 't'").fetchone() == (0,)
+
+
+def test_rights_to_temporary_tables_are_found(planted_lab: Lab) -> None:
+    with planted_lab.admin() as admin:
+        (name,) = admin.execute("SELECT current_database()").fetchone()
+    assert found(planted_lab, f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC") == {("may-create-temporary", "{app}")}
+
+
+def test_a_role_that_is_not_there_is_found(planted_lab: Lab) -> None:
+    plan = RlsPlan(Base.metadata, role="nobody_of_that_name")
+    assert found(planted_lab, plan=plan) == {("missing-role", "nobody_of_that_name")}
+
+
+def test_a_collation_of_the_database_that_takes_unequal_ids_for_equal_is_found(debian_postgres_url: str) -> None:
+    metadata = MetaData()
+    Table("folk", metadata, Column("tenant_id", String(128), nullable=False, info=tenant_key()))
+    with made_lab(debian_postgres_url, metadata) as lab:
+        loose = "CREATE COLLATION loose (provider = icu, locale = 'und', deterministic = false)"
+        change = "ALTER TABLE folk ALTER tenant_id TYPE varchar(128) COLLATE loose"
+        drop = "DROP POLICY {own} ON folk"
+        found_there = found(lab, loose, drop.format(own=own(lab, metadata.tables["folk"])), change)
+        assert {("inexact-key", "folk"), ("missing-policy", "folk")} <= found_there
+        with lab.admin() as admin:
+            admin.execute(lab.plan.script(down=True) + "DROP TABLE folk")
+
+
+def test_a_database_in_which_nothing_was_applied_has_everything_missing(postgres_url: str) -> None:
+    engine = create_engine(postgres_url.replace(":", "+psycopg:", 1))
+    Base.metadata.create_all(engine)
+    with engine.connect() as connection:
+        findings = check_database(connection, RlsPlan(Base.metadata, role="postgres"))
+    engine.dispose()
+    ids = {one.id for one in findings}
+    assert {"rls-off", "force-off", "missing-policy", "missing-link-check", "missing-function", "superuser-role"} <= ids
+    assert findings[0].severity is Severity.ERROR
+
+
+# --- trying it -----------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("fault", "expected"),
+    [
+        ("ALTER TABLE comments DISABLE ROW LEVEL SECURITY", {"comments"}),
+        ("CREATE POLICY wide ON labels USING (true)", {"labels"}),
+        ("CREATE POLICY wide ON folders FOR INSERT WITH CHECK (true)", {"folders"}),
+        ("ALTER ROLE {app} BYPASSRLS", {"comments", "document_labels", "documents", "folders", "labels", "reports"}),
+    ],
+)
+def test_what_a_tenant_can_do_to_another_is_tried(planted_lab: Lab, fault: str, expected: set[str]) -> None:
+    everything = found(planted_lab, fault, tenants=("a", "b"))
+    assert {table for id_, table in everything if id_ == "attempt-succeeded"} == expected
+
+
+def test_a_table_that_shows_a_tenant_nothing_of_its_own_is_not_taken_for_a_safe_one(planted_lab: Lab) -> None:
+    fault = "REVOKE SELECT ON labels FROM {app}"
+    assert ("untried-table", "labels") in found(planted_lab, fault, tenants=("a", "b"))
+
+
+def test_two_tenants_are_needed_to_try(planted_lab: Lab) -> None:
+    with pytest.raises(ConfigurationError, match="are one"):
+        found(planted_lab, tenants=("a", "a"))
