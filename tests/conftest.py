@@ -11,11 +11,16 @@ from contextlib import contextmanager
 import psycopg
 import pymysql
 import pytest
+from hypothesis import HealthCheck, settings
 
 from tests.support.debian_postgres import DebianPostgres
 from tests.support.mariadb_server import MariaDBServer
 from tests.support.postgres_server import postgres_server as server_of_postgres
 from tests.support.redis_server import RedisServer
+
+# How long an example takes says how busy the machine is, not whether the code is right.
+settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("tests")
 
 
 @pytest.fixture(scope="session")
