@@ -111,9 +111,11 @@ def comparing_engine(request: pytest.FixtureRequest, database: str) -> Iterator[
         return
     url = request.getfixturevalue("debian_postgres_url")
     engine = protect(create_engine(url.replace(":", f"+{'psycopg' if database == 'icu' else database}:", 1)))
-    make_types(engine)
-    yield engine
-    engine.dispose()
+    try:
+        make_types(engine)
+        yield engine
+    finally:
+        engine.dispose()
 
 
 @pytest.fixture
