@@ -76,6 +76,7 @@ EXCLUDED: Final[dict[str, tuple[str, ...]]] = {
         "test_resultset.py::AlternateCursorResultTest*",
     ),
     "The test, or what it requires, uses the driver's own cursor or connection, or puts a mock in its place.": (
+        "test_resultset.py::CursorResultTest*::test_no_rowcount_on_selects_inserts",
         "test_compiler.py::RegexpTest*::test_determinsitic_parameter",
         "test_execute.py::*::test_exception_*non_dbapi_error",
         "test_execute.py::ExecuteDriverTest*::test_stmt_exception_pickleable_plus_dbapi",
