@@ -4,6 +4,7 @@ It ends with 1 if a mutant survives that is not in `tests.mutations.accepted`.
 """
 
 import argparse
+import pickle
 import re
 import sys
 from collections import Counter
@@ -19,7 +20,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 from tests.mutations.accepted import ACCEPTED
 from tests.mutations.chosen import chosen
 from tests.mutations.derived import Mutant, derived
-from tests.mutations.runner import Run, Worker
+from tests.mutations.runner import Reached, Run, Worker
 from tests.mutations.selection import FIRST
 
 
@@ -32,7 +33,9 @@ def arguments() -> argparse.Namespace:
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="test runs at once (default: 1)")
     parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="of one test run (default: 120)")
     parser.add_argument("--sqlite", action="store_true", help="do not ask PostgreSQL and MariaDB about survivors")
-    parser.add_argument("--no-baseline", dest="baseline", action="store_false", help="trust that the tests are green")
+    parser.add_argument(
+        "--lines", type=Path, metavar="FILE", help="keep which test reaches which line, for the next time"
+    )
     parser.add_argument("--list", action="store_true", help="name the mutants, and run nothing")
     parser.add_argument("--log", type=Path, metavar="FILE", help="write each verdict to a file as well")
     return parser.parse_args()
@@ -55,10 +58,10 @@ def main() -> int:
         return 0
     idle: SimpleQueue[Worker] = SimpleQueue()
 
-    def judge(mutant: Mutant | None) -> Run:
+    def judge(mutant: Mutant) -> Run:
         worker = idle.get()
         try:
-            return worker.judge(mutant)
+            return worker.judge(mutant, reached)
         finally:
             idle.put(worker)
 
@@ -67,13 +70,22 @@ def main() -> int:
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
     log = options.log.open("a") if options.log else None
     with ExitStack() as stack:
-        for _ in range(options.jobs):
-            idle.put(stack.enter_context(closing(Worker(options.limit, servers=not options.sqlite))))
-        if options.baseline:
-            sound = judge(None)
-            if sound.verdict != "green":
-                console.print(f"[red]{sound.verdict} without a mutant:[/red] {escape(sound.test)}")
+        workers = [
+            stack.enter_context(closing(Worker(options.limit, servers=not options.sqlite))) for _ in range(options.jobs)
+        ]
+        for worker in workers:
+            idle.put(worker)
+        if options.lines and options.lines.exists():
+            reached: Reached = pickle.loads(options.lines.read_bytes())
+        else:
+            with console.status("finding out which test reaches which line"):
+                traced = workers[0].trace()
+            if isinstance(traced, Run):
+                console.print(f"[red]{traced.verdict} without a mutant:[/red] {escape(traced.test)}")
                 return 2
+            reached = traced
+            if options.lines:
+                options.lines.write_bytes(pickle.dumps(reached))
         progress = stack.enter_context(Progress(*columns, console=console, transient=True))
         pool = stack.enter_context(ThreadPoolExecutor(options.jobs))
         task = progress.add_task("mutants", total=len(picked))

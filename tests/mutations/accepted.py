@@ -4,5 +4,22 @@ from typing import Final
 
 __all__ = ["ACCEPTED"]
 
-ACCEPTED: Final[dict[str, str]] = {}
+ACCEPTED: Final[dict[str, str]] = {
+    "orm/execution: _decide(): without the part identity is None": (
+        "No block binds nobody outside of a system context, and the next part would then fail as well."
+    ),
+    "orm/execution: _decide(): without the part self.isddl": (
+        "DDL is compiled by another compiler, which is refused two checks later; this one says it better."
+    ),
+    "orm/execution: _decide(): without the part not isinstance(compiled, ScopedCompiler)": (
+        "The engine's own compiler, which is asked for beside it, is a scoped one."
+    ),
+    "orm/execution: _decide(): without the part compiled.unscoped": (
+        "What is unscoped has the mode of system contexts, which no tenant's binding has."
+    ),
+    "orm/execution: a permit takes the short way": (
+        "What compiles under a permit has a mode, and is therefore never sound for the short way."
+    ),
+    "orm/compiler: an unscoped statement is sound": "It has the mode of system contexts, which is looked at beside it.",
+}
 """By the words that name a mutant, as ``"orm/writes: visit_insert(): …"``."""

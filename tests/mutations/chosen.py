@@ -270,4 +270,5 @@ def chosen(module: str) -> Iterator[Mutant]:
     for name, old, new in CHOSEN.get(module, []):
         if text.count(old) != 1:
             raise LookupError(f"{module}: {name}: what it changes stands there {text.count(old)} times: {old!r}")
-        yield Mutant(module, name, text.replace(old, new))
+        first = text[: text.index(old)].count("\n") + 1
+        yield Mutant(module, name, text.replace(old, new), range(first, first + old.rstrip("\n").count("\n") + 1))

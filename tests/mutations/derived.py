@@ -59,11 +59,13 @@ class Mutant(NamedTuple):
         module: the file without its ending, relative to the package: ``"orm/writes"``.
         name: what was done, unique within the module and independent of line numbers.
         code: the text of the whole file.
+        lines: those of which a test must reach one to notice it: what the check does where it refuses.
     """
 
     module: str
     name: str
     code: str
+    lines: range
 
     def __str__(self) -> str:
         return f"{self.module}: {self.name}"
@@ -93,37 +95,43 @@ def derived(module: str) -> Iterator[Mutant]:
     """Return the mutants of one module, in the order of its lines."""
     source = _Source(module)
     seen: dict[str, int] = {}
-    for function, what, code in _functions(source):
+    for function, what, code, lines in _functions(source):
         words = f"{function}(): {' '.join(what.split())}"
         seen[words] = seen.get(words, 0) + 1
-        yield Mutant(module, words if seen[words] == 1 else f"{words} #{seen[words]}", code)
+        yield Mutant(module, words if seen[words] == 1 else f"{words} #{seen[words]}", code, lines)
 
 
-def _functions(source: _Source) -> Iterator[tuple[str, str, str]]:
+def _functions(source: _Source) -> Iterator[tuple[str, str, str, range]]:
     tree = ast.parse(source.text)
     for node in ast.walk(tree):
         if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
-            for what, code in _of_function(source, node):
-                yield node.name, what, code
+            for what, code, lines in _of_function(source, node):
+                yield node.name, what, code, lines
 
 
-def _of_function(source: _Source, function: Any) -> Iterator[tuple[str, str]]:
+def _lines(*nodes: Any) -> range:
+    return range(nodes[0].lineno, nodes[-1].end_lineno + 1)
+
+
+def _of_function(source: _Source, function: Any) -> Iterator[tuple[str, str, range]]:
     answer = ANSWERS.get(function.name)
     if answer is not None:
         first = function.body[1] if isinstance(function.body[0], ast.Expr) else function.body[0]
         indent = " " * first.col_offset
-        yield f"always {answer}", source.changed(first, f"return {answer}\n{indent}", insert=True)
+        yield f"always {answer}", source.changed(first, f"return {answer}\n{indent}", insert=True), _lines(first)
     alone: set[int] = set()
     for node in _within(function):
         if isinstance(node, ast.If) and (_refuses(source, node) or (answer is not None and _returns(node, not answer))):
             alone |= {id(part) for part in node.body if len(node.body) == 1}
-            yield f"never if {source.of(node.test)}", source.changed(node.test, "False")
-            yield from _parts(source, node.test, rarer=True)
+            yield f"never if {source.of(node.test)}", source.changed(node.test, "False"), _lines(*node.body)
+            for what, code in _parts(source, node.test, rarer=True):
+                yield what, code, _lines(*node.body)
         elif isinstance(node, ast.Expr) and isinstance(node.value, ast.Call) and id(node) not in alone:
             if CHECKS.search(ast.unparse(node.value.func)):
-                yield f"without {source.of(node)}", source.changed(node, "None")
+                yield f"without {source.of(node)}", source.changed(node, "None"), _lines(node)
         elif isinstance(node, ast.Return) and answer is not None and node.value is not None:
-            yield from _parts(source, node.value, rarer=not answer)
+            for what, code in _parts(source, node.value, rarer=not answer):
+                yield what, code, _lines(node)
 
 
 def _within(function: Any) -> Iterator[ast.AST]:

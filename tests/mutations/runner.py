@@ -1,7 +1,8 @@
 """Runs tests with one mutant at a time, until one of them is red. The files of the repository stay as they are.
 
 Importing and collecting take longer than most mutants live. So a worker collects the tests once and forks for each
-mutant, which is then patched into the fork (`tests.mutations.patching`). A mutant that can't be patched in stands in a
+mutant, which is then patched into the fork (`tests.mutations.patching`), and runs the tests that reach its lines: who
+does is found once, by `trace`. A mutant that can't be patched in stands in a
 copy of the package, in a directory of its own that comes first on the path of a new process.
 """
 
@@ -12,10 +13,12 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Sequence
 from multiprocessing.connection import Connection
 from pathlib import Path
+from types import FrameType
 from typing import Any, Final, NamedTuple
 
 import pytest
@@ -24,11 +27,15 @@ from tests.mutations.derived import PACKAGE, Mutant
 from tests.mutations.patching import is_in_functions, patch
 from tests.mutations.selection import ALL, FIRST, ON_SERVERS, ON_SQLITE
 
-__all__ = ["Run", "Worker"]
+__all__ = ["Reached", "Run", "Worker"]
+
+Reached = dict[tuple[str, int], list[str]]
+"""The tests that reach a line, by module and line."""
 
 _OPTIONS: Final = ("-x", "-q", "--tb=line", "-p", "no:cacheprovider")
 _MOST_KILLERS: Final = 8
 _STARTING: Final = 180
+_TRACING: Final = 1200
 _ONE_COPY: Final = "import sys, pytest; sys.path[:0] = [sys.argv[1], '.']; sys.exit(pytest.main(sys.argv[2:]))"
 
 
@@ -64,22 +71,33 @@ class Worker:
         theirs.close()
         self._killers: dict[str, list[str]] = {}
 
-    def judge(self, mutant: Mutant | None) -> Run:
-        """Run the tests with a mutant, or with the package as it is: first those that have killed others like it."""
-        if mutant is not None and not is_in_functions(mutant):
+    def trace(self) -> Reached | Run:
+        """Run all tests on the package as it is. Returns what reaches which line, or the run if it is not green."""
+        self._tests.send(None)
+        found: Reached | Run = self._tests.recv()
+        return found
+
+    def judge(self, mutant: Mutant, reached: Reached) -> Run:
+        """Run the tests that reach a mutant: first those that have killed others like it."""
+        if not is_in_functions(mutant):
             run = self._in_copy(mutant, FIRST[mutant.module], ON_SQLITE)
             rest = tuple(file for file in ALL if file not in FIRST[mutant.module])
             if run.verdict == "green":
                 run = self._in_copy(mutant, rest, ON_SQLITE)
         else:
-            killers = self._killers.setdefault(mutant.module, []) if mutant is not None else []
-            self._tests.send((mutant, killers))
+            tests = list(
+                dict.fromkeys(test for line in mutant.lines for test in reached.get((mutant.module, line), ()))
+            )
+            if not tests:
+                return Run("unreached", 0.0)
+            killers = self._killers.setdefault(mutant.module, [])
+            self._tests.send((mutant, [one for one in killers if one in tests], tests))
             if not self._tests.poll(self._limit + _STARTING):
                 return Run("broken", self._limit)
             run = self._tests.recv()
             if run.test:
                 killers[:] = [run.test, *(one for one in killers if one != run.test)][:_MOST_KILLERS]
-        if mutant is not None and self._servers and run.verdict == "green":
+        if self._servers and run.verdict in ("green", "unreached"):
             run = self._in_copy(mutant, ALL, ON_SERVERS)
         return run
 
@@ -134,39 +152,70 @@ class _ForkForEach:
     def pytest_runtestloop(self, session: pytest.Session) -> bool:
         while True:
             try:
-                mutant, killers = self._mutants.recv()
+                order = self._mutants.recv()
             except EOFError:
                 return True
-            began = time.monotonic()
             ours, theirs = multiprocessing.Pipe()
+            began = time.monotonic()
             child = os.fork()
             if not child:
-                theirs.send(_red_test(session, mutant, killers))
+                theirs.send(_reached(session) if order is None else _red_test(session, *order))
                 os._exit(0)
             theirs.close()
-            limit = self._limit if mutant is not None else 10 * self._limit
-            verdict, test = "broken", ""
+            answer: Any = Run("late", self._limit)
             try:
-                verdict, test = ours.recv() if ours.poll(limit) else ("late", "")
+                if ours.poll(self._limit if order is not None else _TRACING):
+                    answer = ours.recv()
             except EOFError:
-                test = "the process"
+                answer = Run("red", 0.0, "the process ended")
             os.kill(child, signal.SIGKILL)
             os.waitpid(child, 0)
-            self._mutants.send(Run(verdict, time.monotonic() - began, test))
+            self._mutants.send(answer._replace(seconds=time.monotonic() - began) if isinstance(answer, Run) else answer)
 
 
-def _red_test(session: pytest.Session, mutant: Mutant | None, killers: list[str]) -> tuple[str, str]:
-    if mutant is not None and not patch(mutant):
-        return "broken", ""
-    places = [*killers, *(FIRST[mutant.module] if mutant is not None else ())]
+def _red_test(session: pytest.Session, mutant: Mutant, killers: list[str], tests: list[str]) -> Run:
+    if not patch(mutant):
+        return Run("broken", 0.0)
+    places = [*killers, *FIRST[mutant.module]]
 
     def place(item: pytest.Item) -> int:
         file = item.nodeid.partition("::")[0]
         return next((at for at, one in enumerate(places) if one in (item.nodeid, file)), len(places))
 
-    items: list[Any] = sorted(session.items, key=place)
+    wanted = set(tests)
+    items: list[Any] = sorted((item for item in session.items if item.nodeid in wanted), key=place)
     for item, following in zip(items, [*items[1:], None], strict=True):
         session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:
-            return "red", item.nodeid
-    return "green", ""
+            return Run("red", 0.0, item.nodeid)
+    return Run("green", 0.0)
+
+
+def _reached(session: pytest.Session) -> Reached | Run:
+    found: Reached = {}
+    lines: set[tuple[str, int]] = set()
+    modules = {str(PACKAGE / f"{module}.py"): module for module in FIRST}
+
+    def enter(frame: FrameType, _event: str, _argument: object) -> Any:
+        module = modules.get(frame.f_code.co_filename)
+        if module is None:
+            return None
+
+        def line(frame: FrameType, _event: str, _argument: object) -> Any:
+            lines.add((module, frame.f_lineno))
+            return line
+
+        return line
+
+    items: list[Any] = session.items
+    for item, following in zip(items, [*items[1:], None], strict=True):
+        lines.clear()
+        threading.settrace(enter)
+        sys.settrace(enter)
+        session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
+        sys.settrace(None)
+        if session.testsfailed:
+            return Run("red", 0.0, item.nodeid)
+        for one in set(lines):
+            found.setdefault(one, []).append(item.nodeid)
+    return found

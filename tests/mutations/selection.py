@@ -7,7 +7,7 @@ __all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
 _ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
 _ORM: Final = {
     name: f"tests/orm/test_{name}.py"
-    for name in "refusals doors family reach last_steps key_comparison model_libraries mariadb".split()
+    for name in "refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
 }
 _OWN: Final = {"own reads": "tests/orm/test_reads.py", "own writes": "tests/orm/test_writes.py"}
 _FILES: Final = {
@@ -25,8 +25,8 @@ ON_SERVERS: Final = "postgresql or mariadb"
 """Who survives on SQLite as well is asked about on the others."""
 
 _NAMES: Final = {
-    "orm/compiler": "doors,refusals",
-    "orm/execution": "doors,refusals,last_steps,connections",
+    "orm/compiler": "executions,doors,refusals",
+    "orm/execution": "executions,doors,refusals,last_steps,connections",
     "orm/scoping": "own reads,reads",
     "orm/predicates": "own reads,reach",
     "orm/froms": "own reads,reads",
@@ -34,7 +34,7 @@ _NAMES: Final = {
     "orm/link_writes": "family,writes",
     "orm/links": "family,writes",
     "orm/vouching": "refusals,connections",
-    "orm/fragments": "refusals,connections",
+    "orm/fragments": "fragments,refusals,connections",
     "orm/identifiers": "refusals,connections",
     "orm/connections": "doors,connections",
     "orm/last_steps": "last_steps",
