@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 import pytest
 
+from tests.orm.attacks.oddities import SIDE  # its tables belong to the same MetaData
 from tests.orm.attacks.world import Base
 from tests.orm.rls.lab import Lab, made_lab
 
@@ -28,7 +29,7 @@ def any_lab(request: pytest.FixtureRequest, postgres_module_url: str) -> Iterato
             admin.execute(ROWS)
         yield made
         with made.admin() as admin:
-            admin.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public; DROP SCHEMA tenantguard CASCADE")
+            admin.execute(f"DROP SCHEMA public, tenantguard, {SIDE} CASCADE; CREATE SCHEMA public")
 
 
 @pytest.fixture(scope="module")

@@ -79,6 +79,9 @@ class Lab:
 def made_lab(url: str, metadata: MetaData, *, sealed: bool = True, backend: bool = True) -> Iterator[Lab]:
     """Make the tables and their row-level security in an empty database."""
     lab = Lab(url, metadata, Seal(KEY, backend=backend) if sealed else None)
+    with lab.admin() as admin:
+        for schema in {table.schema for table in metadata.tables.values() if table.schema}:
+            admin.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))
     engine = create_engine(url.replace(":", "+psycopg:", 1))
     metadata.create_all(engine)
     engine.dispose()
