@@ -14,7 +14,7 @@ from sqlalchemy.exc import NoReferenceError
 from tenantguard.errors import ConfigurationError, StatementRefused, UnclassifiedTable
 from tenantguard.orm.classify import Owned, Shared, classify_alone
 
-__all__ = ["refuse_actions", "refuse_replacing"]
+__all__ = ["carrying", "refuse_actions", "refuse_replacing"]
 
 _HARMLESS: Final = frozenset({"", "NO ACTION", "RESTRICT"})
 
@@ -64,29 +64,41 @@ def refuse_actions(table: Table, kind: str, sets: Callable[[Column[Any]], bool])
     Raises:
         StatementRefused: a foreign key of a table of tenants' rows has such an action.
     """
+    found = carrying(table, kind, sets)
+    if found is not None:
+        raise StatementRefused(
+            f"The foreign key of {found.table.name!r} to the shared {found.referred_table.name!r} has an action "
+            f"(ON DELETE {found.ondelete}, ON UPDATE {found.onupdate}), so the {kind} could change rows of every "
+            "tenant.",
+            mend='Do it in a block of system("why").',
+        )
+
+
+def carrying(table: Table, kind: str, sets: Callable[[Column[Any]], bool]) -> ForeignKeyConstraint | None:
+    """Return a foreign key by which the database carries a change of shared rows on to rows of tenants.
+
+    Args:
+        table: the table whose rows are changed.
+        kind: ``"update"`` or ``"delete"``.
+        sets: tells whether an UPDATE sets a column.
+    """
     if not isinstance(classify_alone(table), Shared):
-        return
-    seen: set[Table] = set()
-    pending = [(table, sets)]
+        return None
+    seen: set[tuple[ForeignKeyConstraint, str]] = set()
+    pending = [(table, kind, sets)]
     while pending:
-        target, changes = pending.pop()
-        if target in seen:
-            continue
-        seen.add(target)
+        target, change, changes = pending.pop()
         for constraint in _pointing_to(target):
-            way = constraint.ondelete if kind == "delete" else constraint.onupdate
-            touched = kind == "delete" or any(changes(element.column) for element in constraint.elements)
-            if not touched or (way or "").upper() in _HARMLESS:
+            way = ((constraint.ondelete if change == "delete" else constraint.onupdate) or "").upper()
+            touched = change == "delete" or any(changes(element.column) for element in constraint.elements)
+            if not touched or way in _HARMLESS or (constraint, change) in seen:
                 continue
-            own = constraint.table
-            if not _is_shared(own):
-                raise StatementRefused(
-                    f"The foreign key of {own.name!r} to the shared {target.name!r} says ON {kind.upper()} {way}, "
-                    "so the statement could change rows of every tenant.",
-                    mend='Do it in a block of system("why").',
-                )
-            moved = set(constraint.columns)
-            pending.append((own, moved.__contains__))
+            if not _is_shared(constraint.table):
+                return constraint
+            seen.add((constraint, change))
+            goes_on = "delete" if change == "delete" and way == "CASCADE" else "update"
+            pending.append((constraint.table, goes_on, set(constraint.columns).__contains__))
+    return None
 
 
 def _pointing_to(table: Table) -> Iterator[ForeignKeyConstraint]:

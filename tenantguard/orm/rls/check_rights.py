@@ -81,7 +81,15 @@ def _check_grants(live: Live) -> None:
             if live.may(right, oid):
                 message = f"The app's role has {right} on it, which no policy looks at."
                 live.report("too-many-rights", table.fullname, message)
-        if not all(live.may(right, oid) for right in ("SELECT", "INSERT", "UPDATE", "DELETE")):
+        deletes, kept = plan.withheld(table)
+        carried = [f"UPDATE of {name}" for name in sorted(kept) if live.may_update(oid, name)]
+        carried += ["DELETE"] if deletes and live.may("DELETE", oid) else []
+        if carried:
+            message = f"The app's role has {', '.join(carried)} on it, which foreign keys carry on to every tenant."
+            live.report("too-many-rights", table.fullname, message)
+        rights = {"SELECT", "INSERT"} | ({"DELETE"} if not deletes else set())
+        updated = all(live.may_update(oid, one.name) for one in table.columns if one.name not in kept)
+        if not all(live.may(right, oid) for right in rights) or not updated:
             message = "The app's role may not read and write it."
             live.report("missing-rights", table.fullname, message, severity=Severity.WARNING)
     creates = (

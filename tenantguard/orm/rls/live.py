@@ -55,6 +55,16 @@ class Live:
         query = "SELECT pg_catalog.has_table_privilege(:role, CAST(:oid AS oid), :right)"
         return bool(self.value(query, role=self.plan.role, oid=table, right=right))
 
+    def may_update(self, table: int, column: str) -> bool:
+        """True if the app's role may update a column.
+
+        Args:
+            table: its oid.
+            column: its name.
+        """
+        query = "SELECT pg_catalog.has_column_privilege(:role, CAST(:oid AS oid), CAST(:column AS text), 'UPDATE')"
+        return bool(self.value(query, role=self.plan.role, oid=table, column=column))
+
     def functions(self) -> Mapping[str, Row[Any]]:
         """Return the functions of the schema ``tenantguard``, by name."""
         found = self.rows(

@@ -27,6 +27,7 @@ from tenantguard.orm.rls.blocks import (
 )
 from tenantguard.orm.rls.expressions import Expressions, dimensions_of, literal, quoted
 from tenantguard.orm.rls.functions import function_statements
+from tenantguard.orm.side_effects import carrying
 
 __all__ = ["LinkGuard", "Policy", "RlsPlan"]
 
@@ -221,10 +222,36 @@ class RlsPlan:
         made += [
             f"REVOKE ALL ON {name} FROM PUBLIC",
             f"REVOKE TRUNCATE, REFERENCES, TRIGGER ON {name} FROM {role}",
-            f"GRANT SELECT, INSERT, UPDATE, DELETE ON {name} TO {role}",
+            *self._grants(table),
             grant_sequences(name, self.role),
         ]
         return made
+
+    def _grants(self, table: Table) -> list[str]:
+        deletes, kept = self.withheld(table)
+        name, role = self.name(table), quoted(self.role)
+        rights, revoked = ["SELECT", "INSERT"], []
+        if kept:
+            columns = ", ".join(quoted(one.name) for one in table.columns if one.name not in kept)
+            revoked.append("UPDATE")
+            rights += [f"UPDATE ({columns})"] if columns else []
+        else:
+            rights.append("UPDATE")
+        (revoked if deletes else rights).append("DELETE")
+        taken = [f"REVOKE {', '.join(revoked)} ON {name} FROM {role}"] if revoked else []
+        return [*taken, f"GRANT {', '.join(rights)} ON {name} TO {role}"]
+
+    def withheld(self, table: Table) -> tuple[bool, frozenset[str]]:
+        """Return what the app's role may not do to a shared table, as foreign keys would carry it on to any tenant.
+
+        Args:
+            table: one of the plan's.
+
+        Returns:
+            Whether it is DELETE, and the columns of which it is UPDATE.
+        """
+        kept = {one.name for one in table.columns if carrying(table, "update", {one}.__contains__) is not None}
+        return carrying(table, "delete", lambda _: True) is not None, frozenset(kept)
 
     def down(self) -> Iterator[list[str]]:
         """Yield the statements that take it all back, except for the role, one transaction after the other."""

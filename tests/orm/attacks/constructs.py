@@ -117,7 +117,7 @@ class OnlyHere(ColumnElement[str]):
 for kind in (Evil, EvilBind, EvilText, EvilFunction, EvilNamed, EvilColumn):
     compiles(kind)(lambda element, compiler, **kw: ALL)
 for kind in (EvilStatement, EvilSelect, EvilAlias):
-    compiles(kind)(lambda element, compiler, **kw: "SELECT title FROM documents")
+    compiles(kind)(lambda element, compiler, **kw: "SELECT title FROM documents WHERE id > 900")
 for kind in (EvilFrom, EvilTable, EvilCTE):
     compiles(kind)(lambda element, compiler, **kw: "documents")
 for dialect in ("sqlite", "postgresql"):

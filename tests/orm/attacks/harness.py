@@ -17,6 +17,7 @@ import pytest
 from sqlalchemy import Engine, create_engine, event, text
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
+from sqlalchemy.schema import CreateSchema
 
 from tenantguard import bind, service_identity, system
 from tenantguard.errors import TenantGuardError
@@ -73,7 +74,7 @@ def seed(engine: Engine) -> None:
             if engine.dialect.name == "mariadb":  # where a schema is a database of the server
                 connection.execute(text(f"DROP DATABASE IF EXISTS {SIDE}"))
             if engine.dialect.name != "sqlite":
-                connection.execute(text(f"CREATE SCHEMA {SIDE}"))
+                connection.execute(CreateSchema(SIDE, if_not_exists=True))
         Base.metadata.create_all(engine)
         with Session(engine) as db, db.begin():
             db.add_all([Country(code="NZ"), Region(code="north")])
@@ -177,14 +178,16 @@ def _is_canary(value: Any) -> bool:
         return CANARY in repr(value)
 
 
-def verdict(engine: Engine, attack: Attack, *, own: Any = None) -> str:
+def verdict(engine: Engine, attack: Attack, *, own: Any = None, keeper: Engine | None = None) -> str:
     """Run an attack and return ``"scoped"``, ``"refused"``, ``"leaked: ..."`` or ``"broken: ..."``.
 
     Args:
-        engine: the protected engine, seeded.
+        engine: the engine that is attacked.
         attack: what to run, as tenant a; its result is looked at.
         own: what the result is for a alone, where that matters.
+        keeper: the protected engine that was seeded, where the one that is attacked could not look at all rows.
     """
+    keeper = keeper or engine
     outcome = "scoped"
     with bind(A), Session(engine) as db:
         try:
@@ -203,8 +206,8 @@ def verdict(engine: Engine, attack: Attack, *, own: Any = None) -> str:
             outcome = f"{outcome} ({type(error).__name__})"
         finally:
             db.rollback()
-    before, after = _seeded[engine], snapshot(engine)
-    _restore(engine, after)
+    before, after = _seeded[keeper], snapshot(keeper)
+    _restore(keeper, after)
     if _of_b(before) != _of_b(after):
         changed = {name: rows for name, rows in _of_b(after).items() if rows != _of_b(before)[name]}
         return f"leaked: rows of b are now {changed!r}"

@@ -193,7 +193,7 @@ FROM_SHAPES: dict[str, Any] = {
     "lightweight schema": select(table("documents", column("title"), schema="main")),
     "lightweight in subquery": select(select(table("documents", column("title"))).subquery()),
     "lightweight in exists": select(literal("B-CANARY")).where(
-        exists(select(literal(1)).select_from(table("documents")))
+        exists(select(literal(1)).select_from(table("documents", column("id"))).where(column("id") >= FIRST_OF_B))
     ),
     "lightweight case": select(table("DOCUMENTS", column("title"))),
     "operator": select(Document.title.op("|| (SELECT max(title) FROM documents) ||")("x")),
