@@ -10,7 +10,7 @@ import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any, Final, TypeVar
+from typing import Any, Final, TypeVar, get_args
 
 import click
 from sqlalchemy import Connection, create_engine, exc
@@ -22,6 +22,7 @@ from tenantguard.cli.targets import importable_from, metadata_of
 from tenantguard.errors import ConfigurationError
 from tenantguard.orm.rls import RlsPlan, Seal
 from tenantguard.orm.rls.check import check_database
+from tenantguard.orm.rls.seal import BoundTo
 
 __all__ = ["rls"]
 
@@ -104,7 +105,13 @@ def sql(targets: tuple[str, ...], app_dir: Path, role: str, schema: str, plain: 
 @rls.command()
 @_plan_options
 @_url_option
-@click.option("--pooled", is_flag=True, help="Behind a pooler in transaction mode: Seal(key, backend=False).")
+@click.option(
+    "--bound-to",
+    type=click.Choice(get_args(BoundTo)),
+    default="backend",
+    show_default=True,
+    help="What the app's Seal(key, bound_to=...) is for. Behind a pooler in transaction mode: transaction.",
+)
 @click.option("--down", is_flag=True, help="Take it all back.")
 def apply(
     targets: tuple[str, ...],
@@ -113,7 +120,7 @@ def apply(
     schema: str,
     plain: bool,
     url: str,
-    pooled: bool,
+    bound_to: BoundTo,
     down: bool,
 ) -> None:
     """Bring the database to what the models say. What is as it should be is left alone.
@@ -121,7 +128,7 @@ def apply(
     The key of the seal is read from TENANTGUARD_RLS_KEY, in base64, and put where only its owner reads it.
     """
     plan = _plan(targets, app_dir, role, schema, plain=plain)
-    seal = None if plain or down else _seal(backend=not pooled)
+    seal = None if plain or down else _seal(bound_to)
     with _connected(url) as connection:
         for block in plan.down() if down else plan.up():
             for statement in block:
@@ -133,9 +140,9 @@ def apply(
     click.echo(f"Tables: {len(plan.tables)}, of tenants: {len(plan.protected)}.", err=True)
 
 
-def _seal(*, backend: bool) -> Seal:
+def _seal(bound_to: BoundTo) -> Seal:
     try:
-        return Seal(base64.b64decode(os.environ[KEY_VARIABLE], validate=True), backend=backend)
+        return Seal(base64.b64decode(os.environ[KEY_VARIABLE], validate=True), bound_to=bound_to)
     except KeyError:
         raise click.UsageError(f"Put the key into {KEY_VARIABLE}: openssl rand -base64 32. Or give --plain.") from None
     except (binascii.Error, ConfigurationError):

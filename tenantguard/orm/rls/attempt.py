@@ -13,7 +13,7 @@ from tenantguard.errors import ConfigurationError
 from tenantguard.orm.classify import Owned, classify_alone
 from tenantguard.orm.review import Severity
 from tenantguard.orm.rls.expressions import literal, quoted
-from tenantguard.orm.rls.functions import KEYS_TABLE, SETTING
+from tenantguard.orm.rls.functions import KEYS_TABLE, SETTING, TRANSACTION
 from tenantguard.orm.rls.live import Live
 
 __all__ = ["attempt"]
@@ -24,7 +24,8 @@ _SEALED = f"""
       || ' ' || body
     FROM (
       SELECT inside, outside, CAST(:tenant AS text) AS body,
-        id || '.' || CASE WHEN backend THEN pg_backend_pid() ELSE 0 END || '.'
+        id || '.' || CASE bound_to WHEN 'backend' THEN pg_backend_pid()::text WHEN 'transaction' THEN {TRANSACTION}
+          ELSE '0' END || '.'
           || CAST(extract(epoch FROM transaction_timestamp()) AS bigint) AS head
       FROM {KEYS_TABLE}
     ) AS k LIMIT 1

@@ -8,12 +8,17 @@ for a tenant. `tenantguard.orm.rls.seal` makes the values.
 
 from typing import Final
 
-__all__ = ["FUNCTIONS", "KEYS_TABLE", "MAX_AGE", "SETTING", "bodies", "function_statements"]
+__all__ = ["FUNCTIONS", "KEYS_TABLE", "MAX_AGE", "SETTING", "TRANSACTION", "bodies", "function_statements"]
 
 SETTING: Final = "tenantguard.tenant"
 KEYS_TABLE: Final = "tenantguard.seal_keys"
 MAX_AGE: Final = 300
 """Seconds that a seal may be older or younger than the transaction: what clocks may differ by."""
+
+TRANSACTION: Final = (
+    "pg_backend_pid()::text || '-' || (extract(epoch FROM transaction_timestamp()) * 1000000)::bigint::text"
+)
+"""What is of one transaction alone, without giving it an id, which would make it one that writes."""
 
 _SIGNATURE: Final = "LANGUAGE plpgsql {volatility} PARALLEL RESTRICTED{definer} SET search_path = pg_catalog, pg_temp"
 
@@ -29,7 +34,7 @@ END
 """
 
 # head: key id, backend, time and HMAC; body: what current_tenant() and current_scope() read.
-_SEALED: Final = """
+_SEALED: Final = f"""
 DECLARE
   given text := current_setting('tenantguard.tenant', true);
   head text := split_part(given, ' ', 1);
@@ -45,9 +50,11 @@ BEGIN
     OR encode(sha256(key.outside || sha256(key.inside || signed)), 'hex') <> right(head, 64) THEN
     RAISE insufficient_privilege USING MESSAGE = 'the tenant of this transaction has no valid seal';
   END IF;
-  IF (key.backend AND split_part(head, '.', 2) <> pg_backend_pid()::text)
+  IF (key.bound_to = 'backend' AND split_part(head, '.', 2) <> pg_backend_pid()::text)
+    OR (key.bound_to = 'transaction' AND split_part(head, '.', 2) <> {TRANSACTION})
+    OR (key.bound_to = 'time' AND split_part(head, '.', 2) <> '0')
     OR abs(extract(epoch FROM transaction_timestamp()) - split_part(head, '.', 3)::bigint) > key.max_age THEN
-    RAISE insufficient_privilege USING MESSAGE = 'the seal of the tenant is of another connection or another time';
+    RAISE insufficient_privilege USING MESSAGE = 'the seal of the tenant is of another transaction, connection or time';
   END IF;
   RETURN body;
 END
@@ -57,7 +64,7 @@ _KEYS: Final = f"""CREATE TABLE IF NOT EXISTS {KEYS_TABLE} (
   id text PRIMARY KEY,
   inside bytea NOT NULL,
   outside bytea NOT NULL,
-  backend boolean NOT NULL,
+  bound_to text NOT NULL CHECK (bound_to IN ('backend', 'transaction', 'time')),
   max_age integer NOT NULL
 )"""
 

@@ -2,9 +2,10 @@
 
 The barrier calls `TransactionSetting` when the first statement of a transaction is about to run, which pins the
 transaction to its tenant. The driver has not begun then, so the setting costs no round trip with psycopg and asyncpg;
-where it has begun, and with other drivers, it is a statement of its own. PostgreSQL takes the setting back when the
-transaction ends, however it ends, and when it is rolled back to a savepoint that is older than the setting; so a
-savepoint comes after the setting, or the setting is sent again.
+where it has begun, and with other drivers, it is a statement of its own. For a seal of one transaction PostgreSQL is
+first asked which transaction that is. PostgreSQL takes the setting back when the transaction ends, however it ends, and
+when it is rolled back to a savepoint that is older than the setting; so a savepoint comes after the setting, or the
+setting is sent again.
 
 A system context gets an empty setting, with which the database refuses every row of tenants: working across tenants is
 for an engine of another role, one that may bypass row-level security. AUTOCOMMIT has no transaction, so no tenant
@@ -12,7 +13,7 @@ works in it.
 """
 
 from collections.abc import Generator
-from typing import Any, TypeVar, final
+from typing import Any, Final, TypeVar, final
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
@@ -22,12 +23,13 @@ from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, StatementRefused
 from tenantguard.orm.connections import driver_connection_of
 from tenantguard.orm.protect import is_protected
-from tenantguard.orm.rls.functions import SETTING
+from tenantguard.orm.rls.functions import SETTING, TRANSACTION
 from tenantguard.orm.rls.seal import Seal, plain_value
 
 __all__ = ["TransactionSetting", "guard_transactions"]
 
 _E = TypeVar("_E", Engine, AsyncEngine)
+_WHICH: Final = f"SELECT {TRANSACTION}"
 
 
 def guard_transactions(engine: _E, *, seal: Seal | None = None) -> _E:
@@ -90,20 +92,29 @@ class TransactionSetting:
                 "AUTOCOMMIT has no transaction that the tenant could be tied to.",
                 mend='Use a transaction. For what runs in none, work in a block of system("why").',
             )
-        command = f"SET LOCAL {SETTING} = '{self._value(driver, binding)}'"
+        body = self._body(binding)
         try:
-            if self._driver == "psycopg":
-                _psycopg(driver, command, is_async=connection.dialect.is_async)
-            elif self._driver == "asyncpg":
-                await_(_asyncpg(driver, command))
-            else:
-                cursor = driver.cursor()
-                cursor.execute(command)
-                cursor.close()
+            if body and self._seal is not None:
+                ask = self._seal.bound_to == "transaction"
+                bound = self._send(connection, driver, _WHICH) if ask else str(self._backend_pid(driver))
+                body = self._seal.value(body, bound)
+            self._send(connection, driver, f"SET LOCAL {SETTING} = '{body}'")
         except BaseException as error:  # noqa: BLE001 - SQLAlchemy raises it again, and drops a broken connection
             connection._handle_dbapi_exception(error, None, None, None, None)
 
-    def _value(self, driver: Any, binding: Binding) -> str:
+    def _send(self, connection: Any, driver: Any, command: str) -> str:
+        """Send a command, after BEGIN where the transaction has not begun, and return the one value of its answer."""
+        if self._driver == "psycopg":
+            return _psycopg(driver, command, is_async=connection.dialect.is_async)
+        if self._driver == "asyncpg":
+            return str(await_(_asyncpg(driver, command)))
+        cursor = driver.cursor()
+        cursor.execute(command)
+        answer = cursor.fetchone()[0] if cursor.description else ""
+        cursor.close()
+        return str(answer)
+
+    def _body(self, binding: Binding) -> str:
         if binding.system is not None or binding.identity is None or binding.identity.tenant is None:
             return ""
         if binding.reads:
@@ -111,8 +122,7 @@ class TransactionSetting:
                 "Row-level security shows the rows of one tenant, and further tenants were to be read.",
                 mend="Use an engine of a role that may bypass row-level security.",
             )
-        body = plain_value(binding.identity)
-        return body if self._seal is None else self._seal.value(body, self._backend_pid(driver))
+        return plain_value(binding.identity)
 
     def _backend_pid(self, driver: Any) -> int:
         connection = getattr(driver, "_connection", driver)
@@ -125,32 +135,36 @@ class TransactionSetting:
         return pid
 
 
-def _psycopg(driver: Any, command: str, *, is_async: bool) -> None:
+def _psycopg(driver: Any, command: str, *, is_async: bool) -> str:
     connection = driver._connection if is_async else driver
     if is_async:
-        await_(_psycopg_async(connection, command))
-        return
+        return str(await_(_psycopg_async(connection, command)))
     with connection.lock:
-        connection.wait(_sent(connection, command))
+        return str(connection.wait(_sent(connection, command)))
 
 
-async def _psycopg_async(connection: Any, command: str) -> None:
+async def _psycopg_async(connection: Any, command: str) -> str:
     async with connection.lock:
-        await connection.wait(_sent(connection, command))
+        return str(await connection.wait(_sent(connection, command)))
 
 
-def _sent(connection: Any, command: str) -> Generator[Any, Any, None]:
+def _sent(connection: Any, command: str) -> Generator[Any, Any, str]:
     """Send a command, and BEGIN before it in the same message where the transaction has not begun."""
     from psycopg import errors, generators, pq
 
     connection._check_connection_ok()
-    text = command.encode(connection.pgconn._encoding)
+    encoding = connection.pgconn._encoding
+    text = command.encode(encoding)
     if connection.pgconn.transaction_status == pq.TransactionStatus.IDLE:
         text = connection._get_tx_start_command() + b"; " + text
     connection.pgconn.send_query(text)
+    answer = ""
     for result in (yield from generators.execute(connection.pgconn)):
-        if result.status != pq.ExecStatus.COMMAND_OK:
-            raise errors.error_from_result(result, encoding=connection.pgconn._encoding)
+        if result.status == pq.ExecStatus.TUPLES_OK:
+            answer = result.get_value(0, 0).decode(encoding)
+        elif result.status != pq.ExecStatus.COMMAND_OK:
+            raise errors.error_from_result(result, encoding=encoding)
+    return answer
 
 
 class _Beginning:
@@ -170,21 +184,27 @@ class _Beginning:
         return await connection.execute(f"{begin} {command}")
 
 
-async def _asyncpg(driver: Any, command: str) -> None:
+async def _asyncpg(driver: Any, command: str) -> str:
+    connection = driver._connection
+    asks = command is _WHICH
     async with driver._execute_mutex:
         try:
-            if driver._transaction is not None:
-                await driver._connection.execute(command)
-                return
-            transaction = driver._connection.transaction(
-                isolation=driver.isolation_level, readonly=driver.readonly, deferrable=driver.deferrable
-            )
-            own, transaction._connection = transaction._connection, _Beginning(driver._connection, command)
-            try:
-                await transaction.start()
-            finally:
-                transaction._connection = own
-        except Exception as error:  # noqa: BLE001 - the dialect raises it again, as an error of the DBAPI
-            driver._handle_exception(error)
-        else:
-            driver._transaction = transaction
+            if driver._transaction is None:
+                transaction = connection.transaction(
+                    isolation=driver.isolation_level, readonly=driver.readonly, deferrable=driver.deferrable
+                )
+                if asks:
+                    await transaction.start()
+                else:
+                    own, transaction._connection = transaction._connection, _Beginning(connection, command)
+                    try:
+                        await transaction.start()
+                    finally:
+                        transaction._connection = own
+                driver._transaction = transaction
+                if not asks:
+                    return ""
+            return str(await (connection.fetchval(command) if asks else connection.execute(command)))
+        except Exception as error:
+            driver._handle_exception(error)  # which raises it again, as an error of the DBAPI
+            raise

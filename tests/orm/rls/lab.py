@@ -14,11 +14,20 @@ from sqlalchemy.ext.asyncio import AsyncEngine, create_async_engine
 from tenantguard import service_identity
 from tenantguard.orm import protect
 from tenantguard.orm.rls import RlsPlan, Seal, guard_transactions
-from tenantguard.orm.rls.seal import plain_value
+from tenantguard.orm.rls.functions import TRANSACTION
+from tenantguard.orm.rls.seal import BoundTo, plain_value
 
-__all__ = ["KEY", "Lab", "made_lab"]
+__all__ = ["KEY", "Lab", "bound", "made_lab"]
 
 KEY = secrets.token_bytes(32)
+
+
+def bound(connection: psycopg.Connection[Any], seal: Seal) -> str:
+    """What a seal is bound to, as the app would learn it."""
+    if seal.bound_to == "transaction":
+        (answer,) = connection.execute(f"SELECT {TRANSACTION}").fetchone() or ("",)
+        return str(answer)
+    return str(connection.info.backend_pid)
 
 
 class Lab:
@@ -57,7 +66,7 @@ class Lab:
 
     def set(self, connection: psycopg.Connection[Any], tenant: str, **dimensions: str) -> None:
         body = plain_value(service_identity("test", tenant=tenant, dimensions=dimensions))
-        value = body if self.seal is None else self.seal.value(body, connection.info.backend_pid)
+        value = body if self.seal is None else self.seal.value(body, bound(connection, self.seal))
         connection.execute("SELECT set_config('tenantguard.tenant', %s, true)", [value])
 
     def engine(self, driver: str = "psycopg", **options: Any) -> Engine:
@@ -76,9 +85,9 @@ class Lab:
 
 
 @contextmanager
-def made_lab(url: str, metadata: MetaData, *, sealed: bool = True, backend: bool = True) -> Iterator[Lab]:
+def made_lab(url: str, metadata: MetaData, *, sealed: bool = True, bound_to: BoundTo = "backend") -> Iterator[Lab]:
     """Make the tables and their row-level security in an empty database."""
-    lab = Lab(url, metadata, Seal(KEY, backend=backend) if sealed else None)
+    lab = Lab(url, metadata, Seal(KEY, bound_to=bound_to) if sealed else None)
     with lab.admin() as admin:
         for schema in {table.schema for table in metadata.tables.values() if table.schema}:
             admin.execute(sql.SQL("CREATE SCHEMA {}").format(sql.Identifier(schema)))

@@ -5,6 +5,8 @@ An event sets the tenant when a transaction begins, as any other service would. 
 write as its tenant.
 """
 
+import gc
+import warnings
 from collections.abc import Iterator
 
 import pytest
@@ -58,8 +60,8 @@ def attacked(empty_lab: Lab, keeper: Engine) -> Iterator[Engine]:
     def begin(connection: Connection) -> None:
         if current_system() is None:
             driver = connection.connection
-            pid = driver.driver_connection.info.backend_pid
-            value = empty_lab.seal.value(plain_value(current_identity()), pid)
+            bound_to = str(driver.driver_connection.info.backend_pid)
+            value = empty_lab.seal.value(plain_value(current_identity()), bound_to)
             driver.cursor().execute(f"SET LOCAL tenantguard.tenant = '{value}'")
 
     with pytest.MonkeyPatch.context() as patch:
@@ -67,6 +69,8 @@ def attacked(empty_lab: Lab, keeper: Engine) -> Iterator[Engine]:
         patch.setattr(attached, "_is_foreign", lambda _: False)
         yield made
     made.dispose()
+    with warnings.catch_warnings(action="ignore", category=ResourceWarning):
+        gc.collect()  # attacks that got a raw connection left it open
 
 
 @pytest.mark.parametrize("name", ATTACKS)

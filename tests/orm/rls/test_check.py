@@ -12,8 +12,10 @@ from tenantguard.orm import tenant_key
 from tenantguard.orm.review import Severity
 from tenantguard.orm.rls import RlsPlan
 from tenantguard.orm.rls.check import check_database
+from tenantguard.orm.rls.seal import BoundTo
 from tests.orm.attacks.oddities import SIDE
 from tests.orm.attacks.world import Base
+from tests.orm.rls.conftest import ROWS
 from tests.orm.rls.lab import Lab, made_lab
 
 
@@ -211,6 +213,14 @@ def test_a_role_that_bypasses_policies_is_seen_to_reach_the_rows_of_others_every
 def test_a_table_that_shows_a_tenant_nothing_of_its_own_is_not_taken_for_a_safe_one(planted_lab: Lab) -> None:
     fault = "REVOKE SELECT ON labels FROM {app}"
     assert ("untried-table", "labels") in found(planted_lab, fault, tenants=("a", "b"))
+
+
+@pytest.mark.parametrize("bound_to", ["transaction", "time"])
+def test_tenants_are_tried_whatever_their_seals_are_bound_to(postgres_url: str, bound_to: BoundTo) -> None:
+    with made_lab(postgres_url, Base.metadata, bound_to=bound_to) as lab:
+        with lab.admin() as admin:
+            admin.execute(ROWS)
+        assert found(lab, tenants=("a", "b")) == set()
 
 
 def test_two_tenants_are_needed_to_try(planted_lab: Lab) -> None:

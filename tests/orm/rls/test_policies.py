@@ -177,7 +177,7 @@ def test_rows_that_point_to_each_other_are_written_in_one_statement(any_lab: Lab
         "CREATE FUNCTION tenantguard.f() RETURNS int LANGUAGE sql AS 'SELECT 1'",
         "CREATE OR REPLACE FUNCTION tenantguard.current_tenant() RETURNS text LANGUAGE sql AS 'SELECT ''b'''",
         "SELECT * FROM tenantguard.seal_keys",
-        "UPDATE tenantguard.seal_keys SET backend = false",
+        "UPDATE tenantguard.seal_keys SET bound_to = 'time'",
         "SET session_replication_role = replica",
         "SET row_security = off; SELECT * FROM documents",
         "LOCK TABLE tenantguard.seal_keys",

@@ -16,6 +16,10 @@ from tests.orm.rls.conftest import ROWS
 from tests.orm.rls.lab import KEY, Lab, made_lab
 
 
+def bound(connection: Connection) -> str:
+    return str(connection.info.backend_pid)
+
+
 def seen(connection: Connection, value: str) -> list[int]:
     connection.execute("SELECT set_config('tenantguard.tenant', %s, true)", [value])
     return [row[0] for row in connection.execute("SELECT id FROM folders ORDER BY id")]
@@ -43,7 +47,7 @@ def seen(connection: Connection, value: str) -> list[int]:
 def test_a_forged_value_is_refused(lab: Lab, forge: object) -> None:
     assert callable(forge)
     with lab.app(None) as app:
-        good = lab.seal.value("a", app.info.backend_pid)
+        good = lab.seal.value("a", bound(app))
         assert seen(app, good) == [1]
         with pytest.raises(InsufficientPrivilege, match="no valid seal"):
             seen(app, forge(good))
@@ -51,13 +55,13 @@ def test_a_forged_value_is_refused(lab: Lab, forge: object) -> None:
 
 def test_a_seal_made_with_another_key_is_refused(lab: Lab) -> None:
     with lab.app(None) as app, pytest.raises(InsufficientPrivilege, match="no valid seal"):
-        seen(app, Seal(bytes(32)).value("a", app.info.backend_pid))
+        seen(app, Seal(bytes(32)).value("a", bound(app)))
 
 
 def test_a_seal_is_refused_on_another_backend(lab: Lab) -> None:
     with lab.app("a") as app, lab.app(None) as other:
         (stolen,) = app.execute("SELECT current_setting('tenantguard.tenant')").fetchone()
-        with pytest.raises(InsufficientPrivilege, match="of another connection"):
+        with pytest.raises(InsufficientPrivilege, match="of another transaction"):
             seen(other, stolen)
 
 
@@ -65,35 +69,57 @@ def test_a_seal_is_refused_on_another_backend(lab: Lab) -> None:
 def test_a_seal_of_another_time_is_refused(lab: Lab, monkeypatch: pytest.MonkeyPatch, seconds: int) -> None:
     now = time.time()
     monkeypatch.setattr(seal_module.time, "time", lambda: now + seconds)
-    with lab.app(None) as app, pytest.raises(InsufficientPrivilege, match="another time"):
-        seen(app, lab.seal.value("a", app.info.backend_pid))
+    with lab.app(None) as app, pytest.raises(InsufficientPrivilege, match="or time"):
+        seen(app, lab.seal.value("a", bound(app)))
 
 
 def test_a_seal_for_every_backend_is_refused_where_it_must_be_for_one(lab: Lab) -> None:
-    with lab.app(None) as app, pytest.raises(InsufficientPrivilege, match="of another connection"):
-        seen(app, Seal(KEY, backend=False).value("a", app.info.backend_pid))
+    with lab.app(None) as app, pytest.raises(InsufficientPrivilege, match="of another transaction"):
+        seen(app, Seal(KEY, bound_to="time").value("a", bound(app)))
 
 
-@pytest.fixture
-def pooled(postgres_url: str) -> Iterator[Lab]:
-    with made_lab(postgres_url, Base.metadata, backend=False) as made:
+@pytest.fixture(params=["time", "transaction"])
+def pooled(request: pytest.FixtureRequest, postgres_url: str) -> Iterator[Lab]:
+    with made_lab(postgres_url, Base.metadata, bound_to=request.param) as made:
         with made.admin() as admin:
             admin.execute(ROWS)
         yield made
 
 
-def test_behind_a_pooler_a_seal_is_good_for_every_backend_for_its_time_alone(
+@pytest.mark.parametrize("pooled", ["time"], indirect=True)
+def test_a_seal_of_its_time_alone_is_good_for_every_backend_for_that_time(
     pooled: Lab, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     with pooled.app(None) as app, pooled.app(None) as other:
-        value = pooled.seal.value("a", app.info.backend_pid)
+        value = pooled.seal.value("a", bound(app))
         assert seen(app, value) == seen(other, value) == [1]
         with pytest.raises(InsufficientPrivilege, match="no valid seal"):
             seen(app, value.replace(" a", " b"))
     now = time.time()
     monkeypatch.setattr(seal_module.time, "time", lambda: now - 301)
-    with pooled.app(None) as app, pytest.raises(InsufficientPrivilege, match="another time"):
-        seen(app, pooled.seal.value("a", 0))
+    with pooled.app(None) as app, pytest.raises(InsufficientPrivilege, match="or time"):
+        seen(app, pooled.seal.value("a", "0"))
+
+
+@pytest.mark.parametrize("pooled", ["transaction"], indirect=True)
+def test_a_seal_of_a_transaction_is_good_for_that_transaction_alone(pooled: Lab) -> None:
+    with pooled.app("a") as app, pooled.app(None) as other:
+        (stolen,) = app.execute("SELECT current_setting('tenantguard.tenant')").fetchone()
+        app.execute("SAVEPOINT one")
+        assert seen(app, stolen) == [1]
+        app.execute("ROLLBACK TO one")
+        assert seen(app, stolen) == [1]
+        with pytest.raises(InsufficientPrivilege, match="of another transaction"):
+            seen(other, stolen)
+        app.rollback()
+        with pytest.raises(InsufficientPrivilege, match="of another transaction"):
+            seen(app, stolen)
+
+
+def test_what_a_seal_is_bound_to_is_the_databases_word_and_not_the_seals(pooled: Lab) -> None:
+    other = {"time": "transaction", "transaction": "time"}[pooled.seal.bound_to]
+    with pooled.app(None) as app, pytest.raises(InsufficientPrivilege, match="of another transaction"):
+        seen(app, Seal(KEY, bound_to=other).value("a", "1-1"))
 
 
 def test_a_key_that_is_taken_out_of_the_database_seals_no_more_and_two_may_be_there(new_lab: Lab) -> None:
@@ -102,12 +128,12 @@ def test_a_key_that_is_taken_out_of_the_database_seals_no_more_and_two_may_be_th
         admin.execute(new.key_statement())
         for one in (old, new):
             with new_lab.app(None) as app:
-                assert seen(app, one.value("a", app.info.backend_pid)) == [1]
+                assert seen(app, one.value("a", bound(app))) == [1]
         admin.execute("DELETE FROM tenantguard.seal_keys WHERE id = %s", [old.key_id])
     with new_lab.app(None) as app:
-        assert seen(app, new.value("a", app.info.backend_pid)) == [1]
+        assert seen(app, new.value("a", bound(app))) == [1]
         with pytest.raises(InsufficientPrivilege, match="no valid seal"):
-            seen(app, old.value("a", app.info.backend_pid))
+            seen(app, old.value("a", bound(app)))
 
 
 @pytest.mark.parametrize("length", [32, 64, 65, 200])
@@ -116,7 +142,7 @@ def test_keys_of_every_length_make_the_hmac_that_the_database_makes(new_lab: Lab
     with new_lab.admin() as admin:
         admin.execute(one.key_statement())
     with new_lab.app(None) as app:
-        assert seen(app, one.value("a", app.info.backend_pid)) == [1]
+        assert seen(app, one.value("a", bound(app))) == [1]
 
 
 def test_a_seal_shows_its_key_to_nobody() -> None:
@@ -128,9 +154,9 @@ def test_a_seal_shows_its_key_to_nobody() -> None:
 
 @pytest.mark.parametrize(
     ("key", "options"),
-    [(b"short", {}), ("x" * 32, {}), (KEY, {"max_age": 0}), (KEY, {"max_age": True})],
-    ids=["short", "text", "no time", "no number"],
+    [(b"short", {}), ("x" * 32, {}), (KEY, {"max_age": 0}), (KEY, {"max_age": True}), (KEY, {"bound_to": "x"})],
+    ids=["short", "text", "no time", "no number", "nothing"],
 )
-def test_a_seal_that_could_not_hold_is_refused(key: object, options: dict[str, int]) -> None:
+def test_a_seal_that_could_not_hold_is_refused(key: object, options: dict[str, object]) -> None:
     with pytest.raises(ConfigurationError):
         Seal(key, **options)  # type: ignore[arg-type]
