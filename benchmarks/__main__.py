@@ -9,6 +9,7 @@ from rich.table import Table
 from benchmarks.queries import compile_costs, execution_costs, tenants_share_statements
 from benchmarks.requests import request_costs
 from benchmarks.tokens import cold_costs, hostile_costs, issuer_costs
+from benchmarks.walls import wall_costs
 
 
 def table(title: str, costs: dict[str, float]) -> Table:
@@ -25,7 +26,7 @@ def main() -> None:
     console = Console()
     tables = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=7)
+        task = progress.add_task("measuring", total=8)
         for title, measure in (
             ("A request, in process (medians)", request_costs),
             ("A token that was not seen before, by the number of issuers", issuer_costs),
@@ -44,6 +45,8 @@ def main() -> None:
         tables += [
             table(f"A query that was not seen before: {shape}", costs) for shape, costs in compile_costs().items()
         ]
+        progress.advance(task)
+        tables += [table(title, costs) for title, costs in wall_costs().items()]
         progress.advance(task)
         compiled, tenants = tenants_share_statements()
         progress.advance(task)

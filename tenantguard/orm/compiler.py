@@ -15,6 +15,7 @@ from sqlalchemy.sql.elements import ReleaseSavepointClause, RollbackToSavepointC
 
 from tenantguard.binding import SYSTEM_MODE, current_binding
 from tenantguard.errors import BarrierError, StatementRefused
+from tenantguard.orm.key_types import keeps_text
 from tenantguard.orm.lifts import Lifts
 from tenantguard.orm.mysql import MySQLMixin
 from tenantguard.orm.predicates import Predicates
@@ -95,7 +96,9 @@ class ScopedCompiler(WritingMixin):
             self.write_checks or self.link_checks or self.null_checks or self.move_checks or self.isdelete
         )
         # What the fast way of the execution context compares by itself, and whether that is all.
-        self.plain_names = tuple(name for name, key, reads in self.scope_checks if key.convert is str and not reads)
+        self.plain_names = tuple(
+            name for name, key, reads in self.scope_checks if keeps_text(key.convert) and not reads
+        )
         self.more_checks = self.writes or len(self.plain_names) < len(self.scope_checks)
         sound = not (self.mode is not None or self.unscoped or self.baked or self.lifts)
         self.sound_text = self.vouched_text if sound and not isinstance(statement, SAVEPOINTS) else None

@@ -8,6 +8,7 @@ a class made from the driver's own, in which what takes SQL is guarded and every
 import sys
 from contextvars import ContextVar
 from sqlite3 import Cursor as SQLiteCursor
+from types import CodeType
 from typing import Any, Final
 
 from sqlalchemy import event
@@ -60,12 +61,25 @@ def refuse_driver(what: str) -> StatementRefused:
     )
 
 
-def _called_by_libraries(depth: int = 2) -> bool:
-    """True if SQLAlchemy, the driver or the barrier itself asks."""
-    name = str(sys._getframe(depth).f_globals.get("__name__", ""))
-    return name.partition(".")[0] in _LIBRARIES or name.startswith("tenantguard.orm.")
+def _called_by_libraries() -> bool:
+    """True if SQLAlchemy, the driver or the barrier itself asks for what the caller guards.
+
+    A driver asks for its own connection a dozen times in a statement, so what code was found to be theirs is kept.
+    """
+    frame = sys._getframe(2)
+    code = frame.f_code
+    if _known_code.get(id(code)) is code:
+        return True
+    name = str(frame.f_globals.get("__name__", ""))
+    known = name.partition(".")[0] in _LIBRARIES or name.startswith("tenantguard.orm.")
+    if known and len(_known_code) < _MOST_KNOWN:
+        _known_code[id(code)] = code
+    return known
 
 
+_MOST_KNOWN: Final = 1000
+_known_code: Final[dict[int, CodeType]] = {}
+"""Kept by their ids, since a code's hash is that of all that it holds; it is held, so that its id stays its own."""
 _LIBRARIES: Final = frozenset(
     "sqlalchemy sqlite3 psycopg psycopg2 asyncpg aiosqlite pymysql aiomysql asyncmy MySQLdb mariadb mysql".split()
 )
@@ -120,7 +134,7 @@ def _guarded(cls: type[Any], name: str) -> Any:
     original: Any = getattr(cls, name)
 
     def get(self: Any) -> Any:
-        if not may_run_anything() and not _called_by_libraries():
+        if not _called_by_libraries() and not may_run_anything():
             raise refuse_driver("A cursor")
         return original.__get__(self, cls)
 

@@ -47,6 +47,7 @@ __all__ = [
     "equals_value",
     "is_among",
     "is_one_of",
+    "keeps_text",
 ]
 
 Convert = Callable[[str], object]
@@ -128,6 +129,14 @@ def _uuid_text(tenant_id: str) -> str:
     return str(_uuid(tenant_id))
 
 
+_keeping: Final[set[Convert]] = {str}
+
+
+def keeps_text(convert: Convert) -> bool:
+    """True if what a tenant's id is converted to is the id itself, or it is refused."""
+    return convert in _keeping
+
+
 @lru_cache
 def _text_of(length: int) -> Convert:
     def convert(tenant_id: str) -> str:
@@ -135,6 +144,7 @@ def _text_of(length: int) -> Convert:
             raise ValueError("longer than the column")
         return tenant_id
 
+    _keeping.add(convert)
     return convert
 
 
@@ -145,6 +155,7 @@ def _one_of(known: frozenset[str]) -> Convert:
             raise ValueError("none of the type's values")
         return tenant_id
 
+    _keeping.add(convert)
     return convert
 
 
