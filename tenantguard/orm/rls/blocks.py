@@ -9,6 +9,8 @@ __all__ = [
     "create_role",
     "drop_others",
     "grant_sequences",
+    "grant_temporary",
+    "revoke_sequences",
     "revoke_temporary",
     "secure_views",
     "switch_on",
@@ -33,9 +35,18 @@ $do$"""
 
 def revoke_temporary() -> str:
     """Return the block that lets nobody make temporary tables without a grant: they shadow the real ones."""
-    return """DO $do$
+    return _temporary("REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC")
+
+
+def grant_temporary() -> str:
+    """Return the block that lets everybody make temporary tables again."""
+    return _temporary("GRANT TEMPORARY ON DATABASE %I TO PUBLIC")
+
+
+def _temporary(command: str) -> str:
+    return f"""DO $do$
 BEGIN
-  EXECUTE pg_catalog.format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', pg_catalog.current_database());
+  EXECUTE pg_catalog.format('{command}', pg_catalog.current_database());
 END
 $do$"""
 
@@ -114,6 +125,20 @@ def grant_sequences(table: str, role: str) -> str:
         table: the table, in quotes.
         role: the role, as it is.
     """
+    return _for_sequences(table, role, "GRANT USAGE ON SEQUENCE %s TO %I")
+
+
+def revoke_sequences(table: str, role: str) -> str:
+    """Return the block that takes it back.
+
+    Args:
+        table: the table, in quotes.
+        role: the role, as it is.
+    """
+    return _for_sequences(table, role, "REVOKE ALL ON SEQUENCE %s FROM %I")
+
+
+def _for_sequences(table: str, role: str, command: str) -> str:
     return f"""DO $do$
 DECLARE
   sequence regclass;
@@ -123,7 +148,7 @@ BEGIN
     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refobjid = {literal(table)}::regclass
     AND d.deptype IN ('a', 'i')
   LOOP
-    EXECUTE pg_catalog.format('GRANT USAGE ON SEQUENCE %s TO %I', sequence, {literal(role)});
+    EXECUTE pg_catalog.format('{command}', sequence, {literal(role)});
   END LOOP;
 END
 $do$"""

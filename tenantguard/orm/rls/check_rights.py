@@ -1,10 +1,14 @@
 """Whether the app's role could pass the policies by: by what it is, owns or may do, or by what runs as another role."""
 
+from typing import Any
+
+from sqlalchemy import Row
+
 from tenantguard.orm.review import Severity
 from tenantguard.orm.rls.functions import KEYS_TABLE, bodies
 from tenantguard.orm.rls.live import Live
 
-__all__ = ["check_rights"]
+__all__ = ["check_rights", "owners_views"]
 
 _POWERFUL = frozenset(
     """
@@ -155,27 +159,38 @@ def _check_functions(live: Live) -> None:
         )
 
 
+_VIEWS = """
+    WITH RECURSIVE seen(oid) AS (
+      SELECT r.ev_class FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid
+      WHERE d.classid = CAST('pg_catalog.pg_rewrite' AS regclass) AND d.refobjid = ANY (CAST(:known AS oid[]))
+      UNION
+      SELECT r.ev_class FROM seen JOIN pg_catalog.pg_depend AS d ON d.refobjid = seen.oid
+      JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid
+      WHERE d.classid = CAST('pg_catalog.pg_rewrite' AS regclass)
+    )
+    SELECT CAST(CAST(c.oid AS regclass) AS text) AS name, c.relkind::text AS kind,
+      pg_catalog.format('%I.%I', n.nspname, c.relname) AS full,
+      pg_catalog.has_table_privilege(:role, c.oid, 'SELECT')
+        OR pg_catalog.has_any_column_privilege(:role, c.oid, 'SELECT') AS reached
+    FROM seen JOIN pg_catalog.pg_class AS c USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'm' OR (c.relkind = 'v' AND
+      NOT pg_catalog.array_to_string(c.reloptions, ',') ~ 'security_invoker=(true|on|yes|1)' IS TRUE)
+    ORDER BY 1
+"""
+
+
+def _views(live: Live) -> list[Row[Any]]:
+    known = [oid for table, oid in live.oids.items() if table in live.plan.protected]
+    return live.rows(_VIEWS, known=known, role=live.plan.role) if known else []
+
+
+def owners_views(live: Live) -> list[str]:
+    """Return the views of tables of tenants that are read with the rights of their owner, with their schemas."""
+    return [row.full for row in _views(live) if row.kind == "v"]
+
+
 def _check_views(live: Live) -> None:
-    for row in live.rows(
-        """
-        WITH RECURSIVE seen(oid) AS (
-          SELECT r.ev_class FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid
-          WHERE d.classid = CAST('pg_catalog.pg_rewrite' AS regclass) AND d.refobjid = ANY (CAST(:known AS oid[]))
-          UNION
-          SELECT r.ev_class FROM seen JOIN pg_catalog.pg_depend AS d ON d.refobjid = seen.oid
-          JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid
-          WHERE d.classid = CAST('pg_catalog.pg_rewrite' AS regclass)
-        )
-        SELECT CAST(CAST(c.oid AS regclass) AS text) AS name, c.relkind::text AS kind,
-          pg_catalog.has_table_privilege(:role, c.oid, 'SELECT')
-            OR pg_catalog.has_any_column_privilege(:role, c.oid, 'SELECT') AS reached
-        FROM seen JOIN pg_catalog.pg_class AS c USING (oid)
-        WHERE c.relkind = 'm' OR (c.relkind = 'v' AND
-          NOT pg_catalog.array_to_string(c.reloptions, ',') ~ 'security_invoker=(true|on|yes|1)' IS TRUE)
-        """,
-        known=[oid for table, oid in live.oids.items() if table in live.plan.protected],
-        role=live.plan.role,
-    ):
+    for row in _views(live):
         if row.kind == "m":
             if row.reached:
                 live.report(

@@ -139,6 +139,11 @@ class RlsPlan:
             self.policies(table)
 
     @property
+    def schema(self) -> str:
+        """The schema of tables that name none."""
+        return self._expressions.schema
+
+    @property
     def schemas(self) -> list[str]:
         """The schemas of the tables."""
         return sorted({table.schema or self._expressions.schema for table in self.tables})
