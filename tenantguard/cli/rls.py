@@ -143,6 +143,21 @@ def _seal(*, backend: bool) -> Seal:
 
 
 @rls.command()
+@_url_option
+@click.option("--pooled", is_flag=True, help="Behind a pooler in transaction mode: Seal(key, backend=False).")
+def key(url: str, pooled: bool) -> None:
+    """Put the key of the seal into the database, as apply does last: for those who migrate with Alembic.
+
+    It is read from TENANTGUARD_RLS_KEY, in base64. Keys that are there stay valid.
+    """
+    seal = _seal(backend=not pooled)
+    with _connected(url) as connection:
+        connection.exec_driver_sql(seal.key_statement(), execution_options={"no_parameters": True})
+        connection.commit()
+    click.echo(f"Key: {seal.key_id}.", err=True)
+
+
+@rls.command()
 @_plan_options
 @_url_option
 @click.option(

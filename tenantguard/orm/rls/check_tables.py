@@ -30,7 +30,8 @@ _TRIGGERS = """
     SELECT t.tgname::text AS name, p.proname AS function, p.prosrc AS body, p.prosecdef AS definer,
       p.proconfig AS config, p.pronamespace = pg_catalog.to_regnamespace('tenantguard') AS ours,
       pg_catalog.replace(
-        pg_catalog.pg_get_triggerdef(t.oid), pg_catalog.format(' ON %I.%I ', n.nspname, c.relname), ' ON it '
+        pg_catalog.replace(pg_catalog.pg_get_triggerdef(t.oid), ' ON pg_temp.', ' ON ' || n.nspname || '.'),
+        pg_catalog.format(' ON %I.%I ', n.nspname, c.relname), ' ON it '
       ) AS definition,
       EXISTS (
         SELECT FROM pg_catalog.pg_trigger AS same WHERE same.tgname = t.tgname AND same.tgenabled NOT IN ('O', 'A')
@@ -210,19 +211,23 @@ def _definitions_of_links(live: Live, table: Table, present: set[str]) -> dict[s
     return definitions
 
 
+_UNKNOWN = """
+    SELECT CAST(CAST(c.oid AS regclass) AS text) AS name,
+      pg_catalog.has_table_privilege(:role, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')
+        OR pg_catalog.has_any_column_privilege(:role, c.oid, 'SELECT, INSERT, UPDATE') AS reached,
+      ARRAY (
+        SELECT CAST(a.attname AS text) FROM pg_catalog.pg_attribute AS a
+        WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+      ) AS columns
+    FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE n.nspname = ANY (:schemas) AND c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition
+    AND c.oid <> ALL (CAST(:known AS oid[])) ORDER BY 1
+"""
+
+
 def _check_unknown(live: Live) -> None:
     known = list(live.oids.values())
-    for row in live.rows(
-        "SELECT CAST(CAST(c.oid AS regclass) AS text) AS name, pg_catalog.has_table_privilege(:role, c.oid, 'SELECT, "
-        "INSERT, UPDATE, DELETE, TRUNCATE') OR pg_catalog.has_any_column_privilege(:role, c.oid, 'SELECT, INSERT, "
-        "UPDATE') AS reached, ARRAY (SELECT a.attname::text FROM pg_catalog.pg_attribute AS a WHERE a.attrelid = c.oid "
-        "AND a.attnum > 0 AND NOT a.attisdropped) AS columns FROM pg_catalog.pg_class AS c JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace "
-        "WHERE n.nspname = ANY (:schemas) AND c.relkind IN ('r', 'p', 'f') AND NOT c.relispartition AND c.oid <> ALL "
-        "(CAST(:known AS oid[])) ORDER BY 1",
-        role=live.plan.role,
-        schemas=live.plan.schemas,
-        known=known,
-    ):
+    for row in live.rows(_UNKNOWN, role=live.plan.role, schemas=live.plan.schemas, known=known):
         if row.columns == ["version_num"] and not row.reached:
             continue  # Alembic keeps its version there, whatever the table's name
         reach = "and the app's role reaches it" if row.reached else "and the app's role does not reach it"

@@ -24,6 +24,7 @@ from tenantguard.orm.rls.alembic.found import Found, FoundTable
 from tenantguard.orm.rls.alembic.operations import (
     DisableTenantRlsOp,
     EnableTenantRlsOp,
+    LeaveTenantRlsOp,
     OpenSharedTableOp,
     RemoveTenantRlsOp,
     SecureTenantViewsOp,
@@ -116,6 +117,9 @@ class _Differences:
         self._connection = context.connection
         self._found = Found(context.connection, plan)
         self._dropped = {(op.schema or plan.schema, op.table_name) for op in _flat(upgrade, DropTableOp)}
+        self._modified = {
+            (op.schema or plan.schema, op.table_name) for op in upgrade.ops if isinstance(op, ModifyTableOps)
+        }
         self._upgrade = upgrade
 
     def operations(self) -> tuple[list[MigrateOperation], list[MigrateOperation]]:
@@ -127,18 +131,17 @@ class _Differences:
         after: list[MigrateOperation] = list(self._setting_up())
         for table in self._tables():
             name = self._plan.name(table)
-            found = self._found.table(name, self._policies(table))
             right = self._made(table)
+            found = self._found.table(name, right.policies, right.link_checks)
             if found is None:
                 right.before = self._disabled(table)
             elif found.oid in suspended:
                 suspend = SuspendTenantRlsOp(table.name, schema=right.schema)
                 suspend.before = self._as_found(table.name, right.schema, found)
                 before.append(suspend)
-                back = SuspendTenantRlsOp(table.name, schema=right.schema)
-                right.before = back
+                right.before = SuspendTenantRlsOp(table.name, schema=right.schema)
             elif table.fullname in wrong or not self._has_rights(found):
-                right.before = self._as_found(table.name, right.schema, found)
+                right.before = self._way_back(right, found)
             else:
                 continue
             after.append(right)
@@ -162,9 +165,6 @@ class _Differences:
         for table in self._plan.tables:
             if self._context.run_object_filters(table, table.name, "table", False, None):
                 yield table
-
-    def _policies(self, table: Table) -> Any:
-        return self._plan.policies(table) if table in self._plan.protected else ()
 
     def _made(self, table: Table) -> EnableTenantRlsOp | OpenSharedTableOp:
         schema, guards = str(table.schema or self._plan.schema), self._plan.link_guards(table)
@@ -190,6 +190,15 @@ class _Differences:
                 name, role=self._plan.role, policies=found.policies, link_checks=found.guards, schema=schema
             )
         return OpenSharedTableOp(name, role=self._plan.role, link_checks=found.guards, schema=schema)
+
+    def _way_back(self, right: EnableTenantRlsOp | OpenSharedTableOp, found: FoundTable) -> MigrateOperation:
+        """Return what leads back to the models of before. What was only mended stays mended."""
+        names = {one.name for one in right.policies} | {one.function for one in right.link_checks}
+        had = {one.name for one in found.policies} | {one.function for one in found.guards}
+        protected = found.on or bool(found.policies)
+        if protected and had <= names and (right.schema, right.table_name) not in self._modified:
+            return LeaveTenantRlsOp()
+        return self._as_found(right.table_name, right.schema, found)
 
     @staticmethod
     def _has_rights(found: FoundTable) -> bool:

@@ -86,7 +86,7 @@ class FoundTable(NamedTuple):
     Args:
         oid: its oid.
         on: whether row-level security is on.
-        policies: ours, except for those that the plan has, too.
+        policies: ours.
         guards: our link checks.
         rights: of the app's role.
         everybodys: rights of everybody.
@@ -136,27 +136,29 @@ class Found:
         found: int | None = self._value("SELECT CAST(pg_catalog.to_regclass(:name) AS oid)", name=name)
         return found
 
-    def table(self, name: str, right: Iterable[Policy] = ()) -> FoundTable | None:
+    def table(self, name: str, policies: Iterable[Policy] = (), guards: Iterable[LinkGuard] = ()) -> FoundTable | None:
         """Read a table.
 
         Args:
             name: in quotes, with its schema.
-            right: the policies that it should have: one of such a name is taken to be it.
+            policies: those that it should have: one of such a name is taken to be it.
+            guards: the same of its link checks.
         """
         oid = self.oid(name)
         if oid is None:
             return None
-        known = {policy.name: policy for policy in right}
+        known = {policy.name: policy for policy in policies}
+        known_guards = {guard.function: guard for guard in guards}
         savepoint = self._connection.begin_nested()
         self._connection.execute(text("SET LOCAL search_path = pg_catalog"))  # so that names are printed in full
-        policies = tuple(
+        found = tuple(
             known.get(row.name) or Policy(row.name, "SELECT", row.seen, None)
             if row.command == "r"
             else known.get(row.name) or Policy(row.name, "ALL", row.seen, row.checked or row.seen)
             for row in self._rows(_POLICIES, oid=oid, prefix=PREFIX)
         )
-        guards = tuple(
-            LinkGuard(row.function, row.body, ("", ""), _columns(row.definition), row.deferred)
+        links = tuple(
+            known_guards.get(row.function) or _guard(row)
             for row in self._rows(_TRIGGERS, oid=oid, link=LINK_PREFIX, prefix=TRIGGER_PREFIX)
         )
         on = self._value("SELECT relrowsecurity FROM pg_catalog.pg_class WHERE oid = CAST(:oid AS oid)", oid=oid)
@@ -166,8 +168,8 @@ class Found:
         return FoundTable(
             oid,
             bool(on),
-            policies,
-            tuple(_named(guard) for guard in guards),
+            found,
+            tuple(guard for guard in links if guard.columns),
             frozenset(row.right for row in rights if not row.everybodys),
             frozenset(row.right for row in rights if row.everybodys),
             not unusable,
@@ -229,6 +231,7 @@ def _columns(definition: str) -> tuple[str, ...]:
     return tuple(dict.fromkeys(found))
 
 
-def _named(guard: LinkGuard) -> LinkGuard:
-    mark = guard.function.removeprefix(LINK_PREFIX)
-    return guard._replace(names=(f"{TRIGGER_PREFIX}{mark}_insert", f"{TRIGGER_PREFIX}{mark}_update"))
+def _guard(row: Row[Any]) -> LinkGuard:
+    mark = row.function.removeprefix(LINK_PREFIX)
+    names = (f"{TRIGGER_PREFIX}{mark}_insert", f"{TRIGGER_PREFIX}{mark}_update")
+    return LinkGuard(row.function, row.body, names, _columns(row.definition), row.deferred)

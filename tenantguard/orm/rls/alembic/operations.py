@@ -133,6 +133,7 @@ class OpenSharedTableOp(_TableOp):
     """Opens a shared table to the app's role."""
 
     name = "open_shared_table"
+    policies: Sequence[Policy] = ()
 
     def __init__(
         self, table_name: str, *, role: str, link_checks: Sequence[LinkGuard] = (), schema: str = "public"
@@ -328,8 +329,8 @@ class RemoveTenantRlsOp(TenantRlsOp):
             ("role", self.role),
             ("schemas", list(self.schemas)),
             ("functions", list(self.functions)),
-            ("public_temporary", self.public_temporary),
-            ("public_create", list(self.public_create)),
+            *([("public_temporary", True)] if self.public_temporary else []),
+            *([("public_create", list(self.public_create))] if self.public_create else []),
         ]
 
     def statements(self) -> list[str]:
