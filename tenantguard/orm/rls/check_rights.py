@@ -6,25 +6,19 @@ from sqlalchemy import Row
 
 from tenantguard.orm.review import Severity
 from tenantguard.orm.rls.functions import KEYS_TABLE, bodies
-from tenantguard.orm.rls.live import Live
+from tenantguard.orm.rls.live import APPS_ROLES, Live
 
 __all__ = ["check_rights", "owners_views"]
 
 _POWERFUL = frozenset(
     """
     pg_read_all_data pg_write_all_data pg_execute_server_program pg_read_server_files pg_write_server_files
+    pg_create_subscription pg_monitor pg_read_all_stats
     """.split()
 )
-_APPS_ROLES = """
-    WITH RECURSIVE members(oid) AS (
-      SELECT oid FROM pg_catalog.pg_roles WHERE rolname = :role
-      UNION
-      SELECT m.member FROM pg_catalog.pg_auth_members AS m JOIN members ON members.oid = m.roleid
-    )
-    SELECT rolname::text AS name FROM members JOIN pg_catalog.pg_roles USING (oid)
-"""
 _BECOMES = """
-    SELECT r.rolname::text AS name, r.rolsuper, r.rolbypassrls, r.rolcreaterole FROM pg_catalog.pg_roles AS r
+    SELECT r.rolname::text AS name, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplication
+    FROM pg_catalog.pg_roles AS r
     WHERE r.rolname = :name OR EXISTS (
       SELECT FROM pg_catalog.pg_roles AS own
       WHERE own.rolname = :name AND NOT own.rolsuper AND pg_catalog.pg_has_role(own.oid, r.oid, 'MEMBER')
@@ -35,6 +29,18 @@ _DEFINERS = """
     FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
     WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     AND NOT (n.nspname = 'tenantguard' AND p.proname = 'bound')
+    AND p.prorettype NOT IN (CAST('pg_catalog.trigger' AS regtype), CAST('pg_catalog.event_trigger' AS regtype))
+    AND pg_catalog.has_function_privilege(:role, p.oid, 'EXECUTE')
+    AND pg_catalog.has_schema_privilege(:role, n.oid, 'USAGE')
+"""
+_LEAKPROOF = """
+    SELECT CAST(CAST(p.oid AS regprocedure) AS text) AS name
+    FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE p.proleakproof AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend AS d
+      WHERE d.classid = CAST('pg_catalog.pg_proc' AS regclass) AND d.objid = p.oid AND d.deptype = 'e'
+    )
     AND pg_catalog.has_function_privilege(:role, p.oid, 'EXECUTE')
     AND pg_catalog.has_schema_privilege(:role, n.oid, 'USAGE')
 """
@@ -42,7 +48,7 @@ _DEFINERS = """
 
 def check_rights(live: Live) -> None:
     """Report what lets the app's role, or a login that is a member of it, reach rows past the policies."""
-    for one in live.rows(_APPS_ROLES, role=live.plan.role):
+    for one in live.rows(APPS_ROLES, role=live.plan.role):
         _check_role(live, one.name)
     _check_grants(live)
     _check_functions(live)
@@ -60,6 +66,10 @@ def _check_role(live: Live, name: str) -> None:
             live.report("bypass-role", name, f"The role has BYPASSRLS{by}.", "Use a role that has it not.")
         if one.rolcreaterole:
             live.report("powerful-role", name, f"The role may make roles{by}.", "Take CREATEROLE away.")
+        if one.rolreplication:
+            live.report(
+                "powerful-role", name, f"The role may read the log of all changes{by}.", "Take REPLICATION away."
+            )
         if one.name in _POWERFUL:
             live.report("powerful-role", name, f"The role is a member of {one.name}.", "Take it out.")
     owners = [one.name for one in into]
@@ -88,6 +98,11 @@ def _check_grants(live: Live) -> None:
         if not all(live.may(right, oid) for right in ("SELECT", "INSERT", "UPDATE", "DELETE")):
             message = "The app's role may not read and write it."
             live.report("missing-rights", table.fullname, message, severity=Severity.WARNING)
+    uses = "SELECT pg_catalog.has_schema_privilege(:role, oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = :n"
+    for schema in [*plan.schemas, "tenantguard"]:
+        if live.value(uses, role=role, n=schema) is False:
+            message = "The app's role may not use the schema."
+            live.report("missing-rights", schema, message, severity=Severity.WARNING)
     creates = (
         "SELECT pg_catalog.has_schema_privilege(:role, oid, 'CREATE') FROM pg_catalog.pg_namespace WHERE nspname = :n"
     )
@@ -131,6 +146,7 @@ def _check_functions(live: Live) -> None:
             ["search_path=pg_catalog, pg_temp"],
         ):
             live.report("changed-function", f"tenantguard.{name}", "The function is not what the policies rely on.")
+    for name, row in found.items():
         if row.owned:
             live.report(
                 "owned-function",
@@ -149,6 +165,14 @@ def _check_functions(live: Live) -> None:
                 "There is no key, so no transaction has a valid tenant.",
                 "Run tenantguard rls apply with the key in the environment.",
             )
+    for row in live.rows(_LEAKPROOF, role=plan.role):
+        live.report(
+            "leakproof-function",
+            row.name,
+            "PostgreSQL may run it on rows of other tenants, before the policies look at them.",
+            "ALTER FUNCTION ... NOT LEAKPROOF.",
+            severity=Severity.WARNING,
+        )
     for row in live.rows(_DEFINERS, role=plan.role):
         live.report(
             "definer-function",

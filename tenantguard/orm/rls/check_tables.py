@@ -52,8 +52,15 @@ def check_tables(live: Live) -> None:
             live.report(
                 "missing-table", table.fullname, "The table is not in the database.", "Run the migrations, or drop it."
             )
-        else:
+        elif live.value("SELECT relkind::text FROM pg_catalog.pg_class WHERE oid = :oid", oid=oid) in ("r", "p"):
             live.oids[table] = oid
+        elif table in plan.protected:
+            live.report(
+                "unprotectable-table",
+                table.fullname,
+                "It is a view or a foreign table, which has no row-level security.",
+                "Have a table in its place; let views be read through the models of their tables.",
+            )
     functions = live.functions()
     missing = [one for one in bodies(sealed=plan.sealed) if one.partition("(")[0] not in functions]
     for table in live.oids:
