@@ -96,6 +96,19 @@ def test_behind_a_pooler_a_seal_is_good_for_every_backend_for_its_time_alone(
         seen(app, pooled.seal.value("a", 0))
 
 
+def test_what_a_role_runs_is_seen_by_its_other_sessions_until_that_is_switched_off(pooled: Lab) -> None:
+    """The limit that the finding visible-seal tells of: such a seal is good for whoever saw it."""
+    query = "SELECT split_part(query, chr(39), 2) FROM pg_stat_activity WHERE starts_with(query, 'SET LOCAL')"
+    for switched_off in (False, True):
+        if switched_off:
+            with pooled.admin() as admin:
+                admin.execute(f"ALTER ROLE {pooled.login} SET track_activities = off")
+        with pooled.app(None) as other, pooled.app(None) as app:
+            other.execute(f"SET LOCAL tenantguard.tenant = '{pooled.seal.value('b', 0)}'")
+            seals = app.execute(query).fetchall()
+            assert [seen(app, seal) for (seal,) in seals] == ([] if switched_off else [[2]])
+
+
 def test_a_key_that_is_taken_out_of_the_database_seals_no_more_and_two_may_be_there(new_lab: Lab) -> None:
     old, new = new_lab.seal, Seal(KEY[::-1])
     with new_lab.admin() as admin:
