@@ -10,6 +10,7 @@ try:
 except ImportError as error:
     raise ImportError("Migrations need Alembic: pip install 'tenantguard[alembic]'.") from error
 
+from tenantguard.orm.rls.alembic import render  # noqa: F401 - registers how operations are written
 from tenantguard.orm.rls.alembic.compare import RlsOptions, rls_options
 
 __all__ = ["RlsOptions", "rls_options"]

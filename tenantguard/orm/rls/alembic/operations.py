@@ -8,8 +8,6 @@ row-level security off because somebody had done so by hand before the upgrade.
 from collections.abc import Mapping, Sequence
 from typing import Any, Final
 
-from alembic.autogenerate import renderers
-from alembic.autogenerate.api import AutogenContext
 from alembic.operations import MigrateOperation, Operations
 from sqlalchemy import DDL
 
@@ -17,6 +15,7 @@ from tenantguard.orm.rls.alembic import statements
 from tenantguard.orm.rls.plan import LinkGuard, Policy
 
 __all__ = [
+    "OPERATIONS",
     "DisableTenantRlsOp",
     "EnableTenantRlsOp",
     "LeaveTenantRlsOp",
@@ -27,8 +26,6 @@ __all__ = [
     "SuspendTenantRlsOp",
     "TenantRlsOp",
 ]
-
-IMPORT: Final = "import tenantguard.orm.rls.alembic  # op.enable_tenant_rls() and others"
 
 
 class TenantRlsOp(MigrateOperation):
@@ -394,7 +391,7 @@ def _links_text(guards: Sequence[LinkGuard]) -> list[tuple[str, Any]]:
     return [("link_checks", made)] if made else []
 
 
-_ALL: Final = (
+OPERATIONS: Final = (
     EnableTenantRlsOp,
     OpenSharedTableOp,
     DisableTenantRlsOp,
@@ -411,35 +408,5 @@ def _run(operations: Operations, operation: TenantRlsOp) -> None:
         operations.migration_context.impl.execute(DDL(statement.replace("%", "%%")))
 
 
-def _render(context: AutogenContext, operation: TenantRlsOp) -> str:
-    context.imports.add(IMPORT)
-    prefix = context.opts.get("alembic_module_prefix") or "op."
-    (first, value), *rest = operation.arguments()
-    lines = [_value(value, 1) if first in ("table_name", "views") else f"{first}={_value(value, 1)}"]
-    lines += [f"{name}={_value(value, 1)}" for name, value in rest]
-    return f"{prefix}{operation.name}(\n" + "".join(f"    {line},\n" for line in lines) + ")"
-
-
-def _value(value: Any, depth: int) -> str:
-    """Return a value as Python, one line for each line of a text, since Alembic indents what it writes."""
-    inner = "    " * (depth + 1)
-    if isinstance(value, str) and "\n" in value.rstrip("\n"):
-        return "(\n" + "".join(f"{inner}{line!r}\n" for line in value.splitlines(keepends=True)) + inner[4:] + ")"
-    if isinstance(value, dict) and value:
-        entries = (f"{inner}{key!r}: {_value(one, depth + 1)},\n" for key, one in value.items())
-        return "{\n" + "".join(entries) + inner[4:] + "}"
-    if isinstance(value, list | tuple) and any(not isinstance(one, str) or "\n" in one for one in value):
-        entries = (f"{inner}{_value(one, depth + 1)},\n" for one in value)
-        first, last = "[]" if isinstance(value, list) else "()"
-        return f"{first}\n" + "".join(entries) + inner[4:] + last
-    return repr(value)
-
-
-@renderers.dispatch_for(LeaveTenantRlsOp)
-def _render_left(context: AutogenContext, operation: LeaveTenantRlsOp) -> str:  # noqa: ARG001
-    return "pass  # row-level security stays as it was mended"
-
-
-for _one in _ALL:
+for _one in OPERATIONS:
     Operations.implementation_for(_one)(_run)
-    renderers.dispatch_for(_one)(_render)
