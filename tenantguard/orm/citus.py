@@ -46,7 +46,10 @@ class CitusPlan:
         tables = {id(table): table for one in metadata for table in one.tables.values()}
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", SAWarning)  # circles are findings here
-            ordered = sort_tables_and_constraints(sorted(tables.values(), key=lambda one: str(one.fullname)))
+            ordered = sort_tables_and_constraints(
+                sorted(tables.values(), key=lambda one: str(one.fullname)),
+                filter_fn=lambda constraint: None if targets_of(constraint) else True,
+            )
         self._later = list(ordered[-1][1])
         self._world = World([table for table, _ in ordered if table is not None])
         self._mends = Mends("postgresql")

@@ -1,4 +1,4 @@
-"""How operations are written into a migration script: Python that holds every word of the SQL, one line for each of its."""
+"""How operations are written into a migration script: Python that holds every word of the SQL, line by line."""
 
 from typing import Any, Final
 
