@@ -1,6 +1,7 @@
 """Migration scripts by themselves: they do the same whatever the models are, as SQL too, and open nothing on the way."""
 
 import shutil
+import textwrap
 import threading
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,11 +11,23 @@ import pytest
 from alembic.migration import MigrationContext
 from alembic.operations import Operations
 from psycopg.errors import InsufficientPrivilege
-from sqlalchemy import MetaData, create_engine
+from sqlalchemy import (
+    Column,
+    ForeignKey,
+    ForeignKeyConstraint,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    UniqueConstraint,
+    create_engine,
+)
 from sqlalchemy.exc import DBAPIError
 
 import tenantguard.orm.rls.alembic  # noqa: F401 - registers the operations
 from tenantguard.errors import ConfigurationError
+from tenantguard.orm import tenant_key
+from tenantguard.orm.review import Severity, review_metadata
 from tests.orm.attacks.world import Base
 from tests.orm.rls import frozen_migration
 from tests.orm.rls.alembic_lab import AlembicLab
@@ -251,3 +264,77 @@ def test_nobody_reaches_a_row_of_a_table_whose_policies_are_suspended(new_lab: L
         assert app.execute("SELECT * FROM documents").fetchall() == []
         with pytest.raises(InsufficientPrivilege):
             app.execute("INSERT INTO documents (id, title, size, body, kind, tenant_id) VALUES (9, '', 1, '', '', 'a')")
+
+
+# --- keys that contain the tenant ----------------------------------------------------------------------------------
+
+
+def pair(*, composite: bool) -> MetaData:
+    """Notes, and lines that point to them, before and after the doctor's DDL."""
+    metadata = MetaData()
+    tenant = {"nullable": False, "index": True, "info": tenant_key()}
+    more = [UniqueConstraint("tenant_id", "id", name="uq_notes_tenant_id_id")] if composite else []
+    Table("notes", metadata, Column("id", Integer, primary_key=True), Column("tenant_id", String(40), **tenant), *more)
+    links = [] if composite else [ForeignKey("notes.id", name="fk_note")]
+    lines = Table(
+        "lines",
+        metadata,
+        Column("id", Integer, primary_key=True),
+        Column("tenant_id", String(40), **tenant),
+        Column("note_id", Integer, *links),
+    )
+    if composite:
+        name = "fk_lines_tenant_id_note_id"
+        columns = ["tenant_id", "note_id"]
+        lines.append_constraint(ForeignKeyConstraint(columns, ["notes.tenant_id", "notes.id"], name=name))
+    return metadata
+
+
+BY_THE_DOCTOR = """
+    from alembic import op
+
+    revision = "doctor"
+    down_revision = "r0"
+
+
+    def upgrade():
+        with op.get_context().autocommit_block():
+            op.execute("SET lock_timeout = '3s'")
+            for statement in STATEMENTS:
+                op.execute(statement)
+            op.execute("RESET lock_timeout")
+"""
+
+
+def test_the_ddl_of_the_doctor_runs_in_a_migration_and_link_checks_go_where_keys_contain_the_tenant(
+    alembic: AlembicLab,
+) -> None:
+    before, after = pair(composite=False), pair(composite=True)
+    alembic.revise(before)
+    alembic.upgrade()
+    alembic.put_key()
+    with alembic.admin() as admin:
+        admin.execute("INSERT INTO notes VALUES (1, 'a'), (2, 'b'); INSERT INTO lines VALUES (1, 'a', 1), (2, 'b', 2)")
+    statements = [
+        statement
+        for finding in review_metadata(before).at_least(Severity.WARNING)
+        for statement in finding.ddl
+        if finding.id == "foreign-key-without-tenant"
+    ]
+    assert any("CONCURRENTLY" in one for one in statements)
+    assert any("NOT VALID" in one for one in statements)
+    script = textwrap.dedent(BY_THE_DOCTOR).replace("STATEMENTS", repr(tuple(statements)))
+    (alembic.versions / "doctor.py").write_text(script)
+    alembic.upgrade()
+    assert alembic.findings(before) == set()
+    script = alembic.revise(after)
+    assert "create_foreign_key" not in script
+    assert "create_unique_constraint" not in script
+    assert script.partition("def downgrade")[0].count("op.enable_tenant_rls(") == 1
+    alembic.upgrade()
+    assert alembic.findings(after) == set()
+    assert rows(alembic, "SELECT FROM pg_trigger WHERE NOT tgisinternal") == []
+    assert alembic.is_right(after)
+    alembic.downgrade("-1")
+    assert len(rows(alembic, "SELECT FROM pg_trigger WHERE NOT tgisinternal")) == 2
+    assert alembic.findings(before) == set()

@@ -9,7 +9,7 @@ from tenantguard.orm.rls.alembic.operations import OPERATIONS, LeaveTenantRlsOp,
 
 __all__: list[str] = []
 
-IMPORT: Final = "import tenantguard.orm.rls.alembic  # op.enable_tenant_rls() and others"
+IMPORT: Final = "import tenantguard.orm.rls.alembic  # the operations of row-level security"
 
 
 def _render(context: AutogenContext, operation: TenantRlsOp) -> str:
