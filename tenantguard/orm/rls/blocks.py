@@ -146,7 +146,7 @@ BEGIN
   FOR sequence IN
     SELECT s.oid FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refobjid = {literal(table)}::regclass
-    AND d.deptype IN ('a', 'i')
+    AND d.deptype IN ('a', 'i') AND EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(role)})
   LOOP
     EXECUTE pg_catalog.format('{command}', sequence, {literal(role)});
   END LOOP;

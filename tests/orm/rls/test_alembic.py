@@ -357,6 +357,30 @@ def test_tables_that_the_environment_leaves_out_are_left_alone(alembic: AlembicL
     assert "'lines'" not in script
 
 
+def test_the_keys_of_the_seal_stay_where_all_schemas_are_looked_at(alembic: AlembicLab) -> None:
+    metadata = notes()
+    Table("labels", metadata, number(), key(), schema="other")
+    with alembic.admin() as admin:
+        admin.execute("CREATE SCHEMA other")
+    alembic.config.attributes["options"] = {"include_schemas": True}
+    alembic.revise(metadata)
+    alembic.upgrade()
+    alembic.put_key()
+    assert alembic.findings(metadata) == set()
+    assert alembic.is_right(metadata)
+    alembic.downgrade()
+
+
+def test_a_table_is_dropped_though_the_role_is_gone(alembic: AlembicLab) -> None:
+    alembic.revise(notes("lines"))
+    alembic.upgrade()
+    alembic.drop_roles()
+    alembic.revise(notes())
+    alembic.upgrade()
+    alembic.put_key()
+    assert alembic.findings(notes()) == set()
+
+
 def test_a_table_that_nobody_classified_ends_it_before_there_is_a_script(alembic: AlembicLab) -> None:
     metadata = notes()
     Table("forgotten", metadata, number())

@@ -34,13 +34,14 @@ from tenantguard.orm.rls.alembic.operations import (
 from tenantguard.orm.rls.check_rights import owners_views
 from tenantguard.orm.rls.check_tables import check_tables
 from tenantguard.orm.rls.expressions import quoted
-from tenantguard.orm.rls.functions import bodies
+from tenantguard.orm.rls.functions import KEYS_TABLE, bodies
 from tenantguard.orm.rls.live import Live
 from tenantguard.orm.rls.plan import RlsPlan
 
 __all__ = ["RlsOptions", "rls_options"]
 
 OPTION: Final = "tenantguard_rls"
+_SCHEMA: Final = KEYS_TABLE.partition(".")[0]
 _RIGHTS: Final = frozenset({"SELECT", "INSERT", "UPDATE", "DELETE"})
 _FORBIDDEN: Final = frozenset({"TRUNCATE", "REFERENCES", "TRIGGER"})
 _OF_TABLE: Final = frozenset(
@@ -86,10 +87,14 @@ def rls_options(*, role: str, schema: str = "public", sealed: bool = True) -> di
 
 
 @comparators.dispatch_for("schema", priority=DispatchPriority.LAST)
-def _strip_marks(context: AutogenContext, upgrade: UpgradeOps, schemas: object) -> PriorityDispatchResult:  # noqa: ARG001
-    """Leave our marks out of ``create_table(info=...)``: Alembic would write what no script can evaluate."""
+def _strip(context: AutogenContext, upgrade: UpgradeOps, schemas: object) -> PriorityDispatchResult:  # noqa: ARG001
+    """Leave our marks out of ``create_table(info=...)``: Alembic would write what no script can evaluate.
+
+    Where it looks at all schemas, it would also drop the table of the seal's keys, which is in no MetaData.
+    """
     for operation in _flat(upgrade, CreateTableOp):
         operation.info = {key: mark for key, mark in operation.info.items() if key not in (INFO, WIDE)}
+    upgrade.ops[:] = [operation for operation in upgrade.ops if getattr(operation, "schema", None) != _SCHEMA]
     return PriorityDispatchResult.CONTINUE
 
 
