@@ -186,8 +186,10 @@ def disable_table(table: str, schema: str, role: str) -> list[str]:
         _block(
             name,
             [
-                f"IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(role)}) THEN\n"
-                f"    REVOKE ALL ON {name} FROM {quoted(role)};\n  END IF",
+                (
+                    f"IF EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(role)}) THEN\n"
+                    f"    REVOKE ALL ON {name} FROM {quoted(role)};\n  END IF"
+                ),
                 _drop_triggers(name),
                 f"ALTER TABLE {name} NO FORCE ROW LEVEL SECURITY, DISABLE ROW LEVEL SECURITY",
                 _drop_policies(name),
