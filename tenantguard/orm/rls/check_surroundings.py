@@ -100,7 +100,7 @@ _SEEN: Final = f"""
       SELECT FROM pg_catalog.pg_db_role_setting AS s, LATERAL unnest(s.setconfig) AS setting
       WHERE s.setrole IN (0, r.oid) AND setting IN ('track_activities=off', 'track_activities=false')
       AND s.setdatabase IN (0, (SELECT oid FROM pg_catalog.pg_database WHERE datname = current_database()))
-    ) AND EXISTS (SELECT FROM pg_catalog.pg_settings WHERE name = 'track_activities' AND boot_val = 'on')
+    ) AND current_setting('track_activities') = 'on'
     ORDER BY 1
 """
 _LARGE_OBJECTS: Final = """

@@ -81,7 +81,7 @@ CATALOGUE = (
     (
         "SELECT oid::regclass::text, relkind, relrowsecurity, relforcerowsecurity, "
         "ARRAY (SELECT x::text FROM aclexplode(coalesce(relacl, acldefault(CASE relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", "
-        "relowner))) AS x ORDER BY 1), reloptions FROM pg_class WHERE relnamespace = 'public'::regnamespace AND "
+        "relowner))) AS x ORDER BY 1), reloptions FROM pg_class WHERE relnamespace IN (SELECT oid FROM pg_namespace WHERE nspname IN ('public', 'tenantguard')) AND "
         "relkind IN ('r', 'v', 'S') AND relname <> 'alembic_version' ORDER BY 1"
     ),
     (

@@ -130,6 +130,13 @@ def test_an_upgrade_and_a_downgrade_as_sql_do_the_same(alembic: AlembicLab) -> N
     assert alembic.catalogue() == empty
 
 
+def test_the_sql_of_a_migration_is_as_it_is_whatever_the_driver_does_to_percent_signs(alembic: AlembicLab) -> None:
+    env = Path(alembic.config.get_main_option("script_location")) / "env.py"
+    env.write_text(env.read_text().replace('dialect_opts={"paramstyle": "named"}, ', ""))
+    alembic.revise(Base.metadata)
+    assert "%%" not in alembic.offline("upgrade", "head")
+
+
 def test_the_script_holds_no_key_of_the_seal_and_needs_no_models(alembic: AlembicLab) -> None:
     script = alembic.revise(Base.metadata)
     assert "INSERT INTO tenantguard.seal_keys" not in script

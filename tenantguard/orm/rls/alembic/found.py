@@ -12,7 +12,7 @@ from typing import Any, Final, NamedTuple
 from sqlalchemy import Connection, Row, text
 
 from tenantguard.orm.rls.alembic.statements import LINK_PREFIX
-from tenantguard.orm.rls.functions import bodies
+from tenantguard.orm.rls.functions import KEYS_TABLE, bodies
 from tenantguard.orm.rls.plan import PREFIX, TRIGGER_PREFIX, LinkGuard, Policy, RlsPlan
 
 __all__ = ["Found", "FoundTable"]
@@ -197,6 +197,9 @@ class Found:
             right = (body, definer, "s", ["search_path=pg_catalog, pg_temp"], True)
             if row is None or (row.body, row.definer, row.volatility, row.config, row.callable) != right:
                 return False
+        keys = self.oid(KEYS_TABLE)
+        if keys is None or self._rows(_RIGHTS, oid=keys, role=self.role):
+            return False
         return all(self._is_schema_set_up(schema) for schema in [*plan.schemas, "tenantguard"])
 
     def _is_schema_set_up(self, schema: str) -> bool:

@@ -403,9 +403,15 @@ OPERATIONS: Final = (
 
 
 def _run(operations: Operations, operation: TenantRlsOp) -> None:
+    impl = operations.migration_context.impl
     for statement in operation.statements():
-        # DDL() has no parameters, so colons are colons; percent signs are formatted once.
-        operations.migration_context.impl.execute(DDL(statement.replace("%", "%%")))
+        if impl.as_sql:
+            impl.static_output(
+                statement + impl.command_terminator
+            )  # as it is, whatever the driver does to percent signs
+        else:
+            # DDL() has no parameters, so colons are colons; percent signs are formatted once.
+            impl.execute(DDL(statement.replace("%", "%%")))
 
 
 for _one in OPERATIONS:

@@ -89,7 +89,10 @@ def _name(table: str, schema: str) -> str:
 def _block(name: str, statements: Iterable[str]) -> str:
     """Return one statement that does all of it or nothing, and waits for its lock for a short time."""
     made = "".join(f"\n  {one};" for one in statements)
-    return f"""DO $do$
+    quote = "$do$"
+    while quote in made:
+        quote = f"{quote[:-1]}_$"
+    return f"""DO {quote}
 DECLARE
   one record;
   wait text := pg_catalog.current_setting('lock_timeout');
@@ -100,7 +103,7 @@ BEGIN
   LOCK TABLE {name} IN ACCESS EXCLUSIVE MODE;{made}
   PERFORM pg_catalog.set_config('lock_timeout', wait, true);
 END
-$do$"""
+{quote}"""
 
 
 def _drop_policies(name: str) -> str:
@@ -117,16 +120,13 @@ def _drop_triggers(name: str, kept: Iterable[str] = ()) -> str:
     functions = ", ".join(map(literal, kept)) or "''"
     return f"""FOR one IN
     SELECT t.tgname, p.oid::regprocedure AS function, p.pronamespace = 'tenantguard'::regnamespace
-      AND pg_catalog.starts_with(p.proname::text, '{LINK_PREFIX}') AND p.proname NOT IN ({functions})
-      AND NOT EXISTS (
-        SELECT FROM pg_catalog.pg_trigger AS other WHERE other.tgfoid = p.oid AND other.tgrelid <> t.tgrelid
-      ) AS unused
+      AND pg_catalog.starts_with(p.proname::text, '{LINK_PREFIX}') AND p.proname NOT IN ({functions}) AS unkept
     FROM pg_catalog.pg_trigger AS t JOIN pg_catalog.pg_proc AS p ON p.oid = t.tgfoid
     WHERE t.tgrelid = {literal(name)}::regclass AND NOT t.tgisinternal
     AND pg_catalog.starts_with(t.tgname::text, {literal(TRIGGER_PREFIX)}) ORDER BY t.tgname
   LOOP
     EXECUTE pg_catalog.format('DROP TRIGGER %I ON %s', one.tgname, {literal(name)}::regclass);
-    IF one.unused AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgfoid = one.function) THEN
+    IF one.unkept AND NOT EXISTS (SELECT FROM pg_catalog.pg_trigger WHERE tgfoid = one.function) THEN
       EXECUTE pg_catalog.format('DROP FUNCTION %s', one.function);
     END IF;
   END LOOP"""
