@@ -94,6 +94,27 @@ def test_tables_that_are_there_already_get_it_without_anything_else_being_change
     alembic.drop_roles(f"{alembic.role}_reader")
 
 
+def test_policies_of_somebody_elses_making_stay_and_are_not_switched_off_by_the_way_back(alembic: AlembicLab) -> None:
+    with alembic.admin() as admin:
+        admin.execute("CREATE TABLE notes (id serial PRIMARY KEY, tenant_id varchar(128) NOT NULL)")
+        admin.execute("CREATE INDEX ix_notes_tenant_id ON notes (tenant_id)")
+        admin.execute("CREATE POLICY old ON notes AS RESTRICTIVE USING (id < 99)")
+        admin.execute("ALTER TABLE notes ENABLE ROW LEVEL SECURITY, FORCE ROW LEVEL SECURITY")
+    before = alembic.catalogue()
+    alembic.revise(notes())
+    alembic.upgrade()
+    alembic.put_key()
+    assert alembic.findings(notes()) == set()
+    alembic.downgrade()
+    after = alembic.catalogue()
+    for query in before:
+        if "FROM pg_policy" in query or "FROM pg_proc" in query or "FROM pg_trigger" in query:
+            assert after[query] == before[query]
+    with alembic.admin() as admin:
+        state = "SELECT relrowsecurity, relforcerowsecurity FROM pg_class WHERE relname = 'notes'"
+        assert admin.execute(state).fetchone() == (True, True)
+
+
 def test_what_everybody_might_do_is_given_back_by_the_way_back(alembic: AlembicLab) -> None:
     with alembic.admin() as admin:
         admin.execute("GRANT CREATE ON SCHEMA public TO PUBLIC")

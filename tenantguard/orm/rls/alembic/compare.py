@@ -201,6 +201,9 @@ class _Differences:
         names = {one.name for one in right.policies} | {one.function for one in right.link_checks}
         had = {one.name for one in found.policies} | {one.function for one in found.guards}
         protected = found.on or bool(found.policies)
+        if found.on and not had and not self._found.has_functions():
+            # It had row-level security of somebody else's making, which stays on.
+            return SuspendTenantRlsOp(right.table_name, schema=right.schema)
         if protected and had <= names and (right.schema, right.table_name) not in self._modified:
             return LeaveTenantRlsOp()
         return self._as_found(right.table_name, right.schema, found)
