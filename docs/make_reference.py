@@ -122,7 +122,13 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "orm.md": (
         "Database",
         "The barrier for SQLAlchemy.",
-        ("tenantguard.orm:*", "tenantguard.orm.review:*", "tenantguard.orm.rls:*"),
+        (
+            "tenantguard.orm:*",
+            "tenantguard.orm.review:*",
+            "tenantguard.orm.rls:*",
+            "tenantguard.orm.rls.alembic:*",
+            "tenantguard.orm.citus:*",
+        ),
     ),
     "outbound.md": (
         "Outbound calls",
@@ -136,8 +142,10 @@ PUBLIC = (
     "tenantguard",
     "tenantguard.errors",
     "tenantguard.orm",
+    "tenantguard.orm.citus",
     "tenantguard.orm.review",
     "tenantguard.orm.rls",
+    "tenantguard.orm.rls.alembic",
     "tenantguard.outbound",
     "tenantguard.testing",
     "tenantguard.tokens",

@@ -10,12 +10,13 @@ from typing import Final
 import click
 
 from tenantguard.cli.api_keys import api_keys
+from tenantguard.cli.citus import citus
 from tenantguard.cli.doctor import doctor
 from tenantguard.cli.rls import rls
 
 __all__ = ["tenantguard"]
 
-COMMANDS: Final[tuple[click.Command, ...]] = (api_keys, doctor, rls)
+COMMANDS: Final[tuple[click.Command, ...]] = (api_keys, citus, doctor, rls)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})

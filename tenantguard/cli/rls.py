@@ -70,6 +70,15 @@ def _plan(targets: tuple[str, ...], app_dir: Path, role: str, schema: str, *, pl
         raise click.UsageError(str(error)) from None
 
 
+_bound_to_option: Final = click.option(
+    "--bound-to",
+    type=click.Choice(get_args(BoundTo)),
+    default="backend",
+    show_default=True,
+    help="What the app's Seal(key, bound_to=...) is for. Behind a pooler in transaction mode: transaction.",
+)
+
+
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
     try:
@@ -105,13 +114,7 @@ def sql(targets: tuple[str, ...], app_dir: Path, role: str, schema: str, plain: 
 @rls.command()
 @_plan_options
 @_url_option
-@click.option(
-    "--bound-to",
-    type=click.Choice(get_args(BoundTo)),
-    default="backend",
-    show_default=True,
-    help="What the app's Seal(key, bound_to=...) is for. Behind a pooler in transaction mode: transaction.",
-)
+@_bound_to_option
 @click.option("--down", is_flag=True, help="Take it all back.")
 def apply(
     targets: tuple[str, ...],
@@ -147,6 +150,21 @@ def _seal(bound_to: BoundTo) -> Seal:
         raise click.UsageError(f"Put the key into {KEY_VARIABLE}: openssl rand -base64 32. Or give --plain.") from None
     except (binascii.Error, ConfigurationError):
         raise click.UsageError(f"{KEY_VARIABLE} holds no base64 of 32 bytes or more.") from None
+
+
+@rls.command()
+@_url_option
+@_bound_to_option
+def key(url: str, bound_to: BoundTo) -> None:
+    """Put the key of the seal into the database, as apply does last: for those who migrate with Alembic.
+
+    It is read from TENANTGUARD_RLS_KEY, in base64. Keys that are there stay valid.
+    """
+    seal = _seal(bound_to)
+    with _connected(url) as connection:
+        connection.exec_driver_sql(seal.key_statement(), execution_options={"no_parameters": True})
+        connection.commit()
+    click.echo(f"Key: {seal.key_id}.", err=True)
 
 
 @rls.command()
