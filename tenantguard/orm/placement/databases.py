@@ -18,7 +18,7 @@ from tenantguard.orm.placement.places import PlaceMap
 from tenantguard.orm.placement.records import Placement
 from tenantguard.orm.protect import protect
 
-__all__ = ["DatabaseUrl", "Databases", "url_options"]
+__all__ = ["DatabaseUrl", "Databases", "options_of", "owner_engine", "url_options"]
 
 DatabaseUrl: TypeAlias = URL | str | Callable[[str], URL | str]
 """A URL with ``{database}`` where the name goes, or a function that takes the name and returns the URL."""
@@ -96,7 +96,7 @@ class Databases:
 
         It does not ask the directory: operations work where a tenant is not, or not yet.
         """
-        engine = _owner_engine(self.url(placement.database))
+        engine = owner_engine(self.url(placement.database))
         protect(engine, metadata=self.metadata, functions=self.functions)
         if self.configure is not None:
             self.configure(engine)
@@ -111,7 +111,7 @@ class Databases:
 
         The transaction is the caller's to commit.
         """
-        engine = _owner_engine(self.url(placement.database), snapshot=not autocommit)
+        engine = owner_engine(self.url(placement.database), snapshot=not autocommit)
         options: dict[str, Any] = {"isolation_level": "AUTOCOMMIT"} if autocommit else {}
         try:
             with engine.connect().execution_options(**options) as connection:
@@ -149,7 +149,16 @@ def _url(url: object) -> URL:
         raise ConfigurationError("A database's URL can't be read.", mend=_EXAMPLE) from None
 
 
-def _owner_engine(url: URL, *, snapshot: bool = True) -> Engine:
+def owner_engine(url: URL, *, snapshot: bool = True) -> Engine:
+    """Return an engine of one connection at a time, without the barrier.
+
+    Args:
+        url: of the database, with a synchronous driver.
+        snapshot: SQLite's driver begins its transaction with the first statement, a read as well.
+
+    Raises:
+        ConfigurationError: the driver is asynchronous, or not installed.
+    """
     try:
         if url.get_dialect().is_async:
             raise ConfigurationError(

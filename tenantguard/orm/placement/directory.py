@@ -289,6 +289,12 @@ class SqlTenants:
         self.forget(record.id)
         return new
 
+    def discard(self, tenant_id: str) -> None:
+        """Strike out a tenant that was never let in. One that was stays known as removed."""
+        never = (TENANTS.c.id == tenant_id, TENANTS.c.status == TenantStatus.PROVISIONING)
+        self.run(lambda connection: connection.execute(TENANTS.delete().where(*never)))
+        self.forget(tenant_id)
+
     def read(self, tenant_id: str) -> TenantRecord:
         """Return a tenant as the database has it now, past the cache.
 
