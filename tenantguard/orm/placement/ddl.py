@@ -6,7 +6,7 @@ with the tenant. A database that holds schemas of tenants is made where it is mi
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from sqlalchemy import URL, Connection, Engine, MetaData, Table, func, insert, inspect, select, text
 from sqlalchemy.exc import OperationalError
