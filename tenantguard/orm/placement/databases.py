@@ -18,7 +18,7 @@ from tenantguard.orm.placement.places import PlaceMap
 from tenantguard.orm.placement.records import Placement
 from tenantguard.orm.protect import protect
 
-__all__ = ["DatabaseUrl", "Databases", "options_of", "owner_engine", "url_options"]
+__all__ = ["DatabaseUrl", "Databases", "in_place", "options_of", "owner_engine", "url_options"]
 
 DatabaseUrl: TypeAlias = URL | str | Callable[[str], URL | str]
 """A URL with ``{database}`` where the name goes, or a function that takes the name and returns the URL."""
@@ -131,6 +131,19 @@ class Databases:
 def options_of(placement: Placement) -> dict[str, Any]:
     """Return the execution options that lead to a place."""
     return {} if placement.schema is None else {"schema_translate_map": PlaceMap(placement.schema)}
+
+
+def in_place(connection: Connection, placement: Placement) -> Connection:
+    """Lead a bare connection to a place, for constructs by its options and for text by its transaction.
+
+    Args:
+        connection: of `Databases.bare_connection`, whose transaction has not begun.
+        placement: the place.
+    """
+    if placement.schema is not None:
+        name = connection.dialect.identifier_preparer.quote_identifier(placement.schema)
+        connection.exec_driver_sql(f"SET LOCAL search_path TO {name}")
+    return connection.execution_options(**options_of(placement))
 
 
 def url_options(url: URL, pool_size: int) -> dict[str, Any]:

@@ -12,7 +12,7 @@ from sqlalchemy import URL, Connection, Engine, MetaData, Table, func, insert, i
 from sqlalchemy.exc import OperationalError
 
 from tenantguard.errors import ConfigurationError, PlacementError
-from tenantguard.orm.placement.databases import Databases, options_of, owner_engine
+from tenantguard.orm.placement.databases import Databases, in_place, options_of, owner_engine
 from tenantguard.orm.placement.records import SHARED, Placement
 from tenantguard.orm.placement.rows import TablePlan
 from tenantguard.permits import system
@@ -31,7 +31,7 @@ __all__ = [
 
 PlaceStep: TypeAlias = Callable[[Connection, Placement], object]
 """What an app does to a new place: rights, row-level security, first rows. It gets the owner's connection, in a
-transaction, whose ``schema_translate_map`` leads to the place. It may be called twice."""
+transaction that leads to the place: by its ``schema_translate_map`` and ``search_path``. It may be called twice."""
 
 _OCCUPIED = "Choose another name, or remove what is there."
 
@@ -148,7 +148,7 @@ def _of_place(metadata: MetaData, placement: Placement) -> list[Table]:
 def run_steps(databases: Databases, placement: Placement, steps: Mapping[str, PlaceStep], name: str) -> None:
     """Run what the app does to a new place, in a transaction."""
     with system(f"step {name} of a new place"), databases.bare_connection(placement) as bare:
-        steps[name](bare.execution_options(**options_of(placement)), placement)
+        steps[name](in_place(bare, placement), placement)
         bare.commit()
 
 

@@ -16,7 +16,7 @@ from sqlalchemy import Connection, insert, select, update
 
 from tenantguard.errors import ConfigurationError, PlacementError
 from tenantguard.identity import TenantStatus
-from tenantguard.orm.placement.databases import Databases, options_of
+from tenantguard.orm.placement.databases import Databases, in_place
 from tenantguard.orm.placement.directory import SqlTenants
 from tenantguard.orm.placement.operations import explained
 from tenantguard.orm.placement.records import SHARED, Placement
@@ -28,6 +28,9 @@ __all__ = ["PlaceResult", "PlaceWork", "RunReport", "places_of", "run_over_place
 PlaceWork: TypeAlias = Callable[[Connection, Placement], object]
 """Work in one place: gets the owner's connection without the barrier, in a transaction that is committed when it
 returns; its ``schema_translate_map`` leads to the place. It must be able to run again."""
+
+Submit: TypeAlias = Callable[[Placement], "Future[str | None]"]
+"""Starts the work in a place, and returns what will give an error's text or ``None``."""
 
 _SHARED_KEY: Final = "shared"
 _TURN: Final = 0.2
@@ -104,7 +107,7 @@ def run_over_places(
     shared: bool = True,
     stop: threading.Event | None = None,
     tell: Callable[[PlaceResult, int, int], None] | None = None,
-    submit: Callable[[Placement], "Future[str | None]"] | None = None,
+    submit: Submit | None = None,
 ) -> RunReport:
     """Do work in every place, several at a time.
 
@@ -119,8 +122,7 @@ def run_over_places(
         stop: when it is set, no further place is begun; those that are worked on are finished. ``KeyboardInterrupt``
             does the same.
         tell: told about each place that is finished, how many are, and of how many; from the calling thread.
-        submit: starts the work in a place elsewhere, in the place of ``work``: its future gives an error's text or
-            ``None``.
+        submit: starts the work in a place elsewhere, instead of ``work``.
 
     Raises:
         ConfigurationError: the arguments do not fit each other.
@@ -138,13 +140,11 @@ def run_over_places(
         return run.through(submit, jobs, stop or threading.Event())
 
 
-def _in_threads(
-    threads: Executor, databases: Databases, work: PlaceWork
-) -> "Callable[[Placement], Future[str | None]]":
+def _in_threads(threads: Executor, databases: Databases, work: PlaceWork) -> Submit:
     def visit(place: Placement) -> str | None:
         try:
             with system(f"work in {place.label}"), databases.bare_connection(place) as bare:
-                work(bare.execution_options(**options_of(place)), place)
+                work(in_place(bare, place), place)
                 bare.commit()
         except Exception as error:  # noqa: BLE001 - becomes part of the report
             return explained(error)
@@ -176,9 +176,7 @@ class _Run:
             for place, tenant in places
         }
 
-    def through(
-        self, submit: "Callable[[Placement], Future[str | None]]", jobs: int, stop: threading.Event
-    ) -> RunReport:
+    def through(self, submit: Submit, jobs: int, stop: threading.Event) -> RunReport:
         """Visit the places that are not done."""
         left = [place for place in self._results if self._results[place].state == "open"]
         left.reverse()
@@ -187,7 +185,7 @@ class _Run:
             try:
                 while left and len(working) < jobs and not stop.is_set():
                     place = left.pop()
-                    working[submit(place)] = (place, time.monotonic())
+                    working[_started(submit, place)] = (place, time.monotonic())
                 finished, _ = wait(working, _TURN, FIRST_COMPLETED)
                 for future in finished:
                     place, began = working.pop(future)
@@ -217,6 +215,15 @@ class _Run:
         if self._tell is not None:
             over = sum(one.state != "open" for one in self._results.values())
             self._tell(result, over, len(self._results))
+
+
+def _started(submit: Submit, place: Placement) -> "Future[str | None]":
+    try:
+        return submit(place)
+    except Exception as error:  # noqa: BLE001 - becomes part of the report: the processes are gone
+        failed: Future[str | None] = Future()
+        failed.set_exception(error)
+        return failed
 
 
 def _outcome(future: "Future[str | None]") -> str | None:

@@ -1,7 +1,7 @@
 """Alembic in every place: ``upgrade`` against the shared tables, each schema and each database, several at a time.
 
-Alembic keeps what it works on in global variables, so each job is a process of its own. The migration of a place runs in
-one transaction. In a schema, PostgreSQL's ``search_path`` is set for that transaction alone (``SET LOCAL``), so that
+Alembic keeps what it works on in global variables, so each job is a process of its own. The migration of a place runs
+in one transaction. In a schema, PostgreSQL's ``search_path`` is set for that transaction alone (``SET LOCAL``), so that
 migrations need not know where they run and nothing stays on a connection, behind a pooler either.
 """
 
@@ -26,7 +26,7 @@ from tenantguard.orm.placement.operations import explained
 from tenantguard.orm.placement.records import Placement
 from tenantguard.permits import system
 
-__all__ = ["alembic_upgrade", "migrate_places"]
+__all__ = ["alembic_stamp", "alembic_upgrade", "migrate_places"]
 
 SCHEMA: Final = "tenantguard_schema"
 """The attribute of Alembic's configuration with the schema's name, for an ``env.py`` that asks."""
@@ -47,6 +47,29 @@ def alembic_upgrade(connection: Connection, placement: Placement, config: str | 
     Raises:
         ConfigurationError: Alembic is not installed, or there is no such file.
     """
+    command, settings = _alembic(connection, placement, config)
+    command.upgrade(settings, revision)
+
+
+def alembic_stamp(connection: Connection, placement: Placement, config: str | Path, revision: str = "head") -> None:
+    """Write down that a new place is at a revision: its tables were made from the models.
+
+    As a step of `create_tenant` and `move_tenant`: ``{"alembic": lambda c, p: alembic_stamp(c, p, "alembic.ini")}``.
+
+    Args:
+        connection: see `alembic_upgrade`.
+        placement: the place.
+        config: see `alembic_upgrade`.
+        revision: which one.
+
+    Raises:
+        ConfigurationError: Alembic is not installed, or there is no such file.
+    """
+    command, settings = _alembic(connection, placement, config)
+    command.stamp(settings, revision)
+
+
+def _alembic(connection: Connection, placement: Placement, config: str | Path) -> tuple[Any, Any]:
     try:
         from alembic import command
         from alembic.config import Config
@@ -63,8 +86,7 @@ def alembic_upgrade(connection: Connection, placement: Placement, config: str | 
     settings = Config(str(config), stdout=sys.stderr)
     settings.attributes["connection"] = connection
     settings.attributes[SCHEMA] = placement.schema
-    settings.attributes["configure_logger"] = False
-    command.upgrade(settings, revision)
+    return command, settings
 
 
 def migrate_places(

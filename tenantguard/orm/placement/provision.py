@@ -98,7 +98,8 @@ def create_tenant(
     own = dict(steps or {})
     tables = TablePlan(databases.tables)
     detail = {"placement": msgspec.structs.asdict(placement), "name": name, "plan": plan}
-    _refuse_existing(directory, tenant_id)
+    if pending_operation(directory, tenant_id) != "create":
+        _refuse_existing(directory, tenant_id)
     with open_operation(directory, "create", tenant_id, detail, tell=tell, take_over=take_over) as operation:
         operation.steps = 6 + len(own)
 

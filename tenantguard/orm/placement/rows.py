@@ -134,7 +134,7 @@ def read_rows(connection: Connection, plan: TablePlan, table: Table, tenant_id: 
     codecs = plan.codecs(table, connection.dialect)
     statement = select(*(codec.selected() for codec in codecs)).select_from(table)
     statement = statement.where(own_rows(table, table, tenant_id)).order_by(*table.primary_key.columns)
-    with connection.execution_options(yield_per=_BATCH).execute(statement) as result:
+    with connection.execute(statement, execution_options={"yield_per": _BATCH}) as result:
         for row in result:
             yield {codec.name: codec.encode(value) for codec, value in zip(codecs, row, strict=True)}
 

@@ -289,8 +289,7 @@ def test_a_session_of_one_tenant_does_not_reach_the_schema_of_another(
         except (BarrierError, ConfigurationError, ObjectNotExecutableError):
             answer = "refused"
         except StatementError as error:  # SQLAlchemy itself refuses to render the text
-            assert isinstance(error.orig, InvalidRequestError)
-            answer = "refused"
+            answer = "refused" if isinstance(error.orig, InvalidRequestError) else error
         assert answer in ("refused", OWN.get(name))
     C.metadata.remove(C.metadata.tables["t_b.customers"]) if "t_b.customers" in C.metadata.tables else None
     assert dump(lab, dump_statement) == before
