@@ -126,6 +126,7 @@ def run_over_places(
 
     Raises:
         ConfigurationError: the arguments do not fit each other.
+        PlacementError: there is no run of that name to go on with.
         StoreUnavailable: the control plane does not answer.
     """
     if (work is None) == (submit is None):
@@ -170,7 +171,10 @@ class _Run:
         self._name = name
         self._places = places
         self._tell = tell
-        self.id, done = directory.run(lambda c: _begun(c, name, resume=resume))
+        begun = directory.run(lambda c: _begun(c, name, resume=resume))
+        if begun is None:
+            raise PlacementError("There is no run of that name to go on with.", mend="Start it without resume.")
+        self.id, done = begun
         self._results = {
             place: PlaceResult(place, tenant, "earlier" if (place.key or _SHARED_KEY) in done else "open")
             for place, tenant in places
@@ -233,8 +237,8 @@ def _outcome(future: "Future[str | None]") -> str | None:
         return explained(error)
 
 
-def _begun(connection: Connection, name: str, *, resume: bool) -> tuple[str, set[str]]:
-    """Return the run to go on with and the places that are done, or a new one."""
+def _begun(connection: Connection, name: str, *, resume: bool) -> tuple[str, set[str]] | None:
+    """Return a new run, or the one to go on with and the places that are done; ``None`` where there is none."""
     if resume:
         row: Any = connection.execute(
             select(RUNS.c.id, RUNS.c.state)
@@ -243,7 +247,7 @@ def _begun(connection: Connection, name: str, *, resume: bool) -> tuple[str, set
             .limit(1)
         ).one_or_none()
         if row is None:
-            raise PlacementError("There is no run of that name to go on with.", mend="Start it without resume.")
+            return None
         if row.state != "done":
             connection.execute(update(RUNS).where(RUNS.c.id == row.id).values(state="open", finished_at=None))
             done = select(RUN_PLACES.c.place).where(RUN_PLACES.c.run == row.id, RUN_PLACES.c.state == "done")

@@ -61,7 +61,7 @@ def as_tenant(tenant: str | Tenant, work: str) -> bind:
 
 def full_name(table: Table) -> str:
     """Return a table's name, with its schema where it names one."""
-    return table.name if table.schema is None else f"{table.schema}.{table.name}"
+    return str(table.name) if table.schema is None else f"{table.schema}.{table.name}"
 
 
 @final
