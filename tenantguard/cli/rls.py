@@ -23,7 +23,7 @@ from tenantguard.errors import ConfigurationError
 from tenantguard.orm.rls import RlsPlan, Seal
 from tenantguard.orm.rls.check import check_database
 
-__all__ = ["rls"]
+__all__ = ["rls", "seal_from_environment"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 KEY_VARIABLE: Final = "TENANTGUARD_RLS_KEY"
@@ -121,7 +121,7 @@ def apply(
     The key of the seal is read from TENANTGUARD_RLS_KEY, in base64, and put where only its owner reads it.
     """
     plan = _plan(targets, app_dir, role, schema, plain=plain)
-    seal = None if plain or down else _seal(backend=not pooled)
+    seal = None if plain or down else seal_from_environment(backend=not pooled)
     with _connected(url) as connection:
         for block in plan.down() if down else plan.up():
             for statement in block:
@@ -133,7 +133,12 @@ def apply(
     click.echo(f"Tables: {len(plan.tables)}, of tenants: {len(plan.protected)}.", err=True)
 
 
-def _seal(*, backend: bool) -> Seal:
+def seal_from_environment(*, backend: bool) -> Seal:
+    """Return the seal whose key is in the environment.
+
+    Raises:
+        click.UsageError: there is none, or it can't be used.
+    """
     try:
         return Seal(base64.b64decode(os.environ[KEY_VARIABLE], validate=True), backend=backend)
     except KeyError:
