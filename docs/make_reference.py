@@ -124,6 +124,11 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "The barrier for SQLAlchemy.",
         ("tenantguard.orm:*", "tenantguard.orm.review:*", "tenantguard.orm.rls:*"),
     ),
+    "placement.md": (
+        "Placement",
+        "Where each tenant's rows are, and how sessions, migrations and operations get there.",
+        ("tenantguard.orm.placement:*",),
+    ),
     "outbound.md": (
         "Outbound calls",
         "Who may receive what, and the tokens that carry a caller on.",
@@ -136,6 +141,7 @@ PUBLIC = (
     "tenantguard",
     "tenantguard.errors",
     "tenantguard.orm",
+    "tenantguard.orm.placement",
     "tenantguard.orm.review",
     "tenantguard.orm.rls",
     "tenantguard.outbound",
