@@ -8,13 +8,13 @@ from collections.abc import Callable, Mapping
 from pathlib import Path
 from typing import Final, TypeAlias
 
-from sqlalchemy import URL, Connection, Engine, MetaData, Table, func, insert, inspect, select, text
+from sqlalchemy import URL, Connection, Engine, MetaData, Table, func, inspect, select, text
 from sqlalchemy.exc import OperationalError
 
 from tenantguard.errors import ConfigurationError, PlacementError
 from tenantguard.orm.placement.databases import Databases, in_place, options_of, owner_engine
 from tenantguard.orm.placement.records import SHARED, Placement
-from tenantguard.orm.placement.rows import TablePlan
+from tenantguard.orm.placement.rows import TablePlan, full_name, insert_rows, read_shared_rows
 from tenantguard.permits import system
 
 __all__ = [
@@ -170,11 +170,8 @@ def seed_shared(databases: Databases, plan: TablePlan, placement: Placement) -> 
         for table in (one for one in _in_order(databases) if one in plan.shared):
             if target.scalar(select(func.count()).select_from(table)):
                 continue
-            copied[table.name] = 0
-            columns = [column for column in table.columns if column.computed is None]
-            for some in source.execute(select(*columns)).mappings().partitions(500):
-                target.execute(insert(table), [{c.key: row[c] for c in columns} for row in some])
-                copied[table.name] += len(some)
+            insert_rows(target, plan, table, read_shared_rows(source, plan, table))
+            copied[full_name(table)] = target.scalar(select(func.count()).select_from(table)) or 0
         bare.commit()
     return copied
 
@@ -191,8 +188,7 @@ def advance_sequences(
         return
     with databases.bare_connection(placement) as connection:
         for table in plan.tables:
-            name = table.name if table.schema is None else f"{table.schema}.{table.name}"
-            for column, number in highest.get(name, {}).items():
+            for column, number in highest.get(full_name(table), {}).items():
                 schema = table.schema or placement.schema
                 quoted = ".".join(_quoted(connection, part) for part in (schema, table.name) if part is not None)
                 sequence = connection.scalar(

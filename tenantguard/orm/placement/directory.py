@@ -70,7 +70,7 @@ class SqlTenants:
         self._timeout = timeout
         self._lock = threading.Lock()
         self._cache: OrderedDict[str, tuple[float, TenantRecord | None]] = OrderedDict()
-        self._asking: dict[str, Future[None]] = {}
+        self._asking: dict[tuple[str, bool], Future[None]] = {}
         self._async: AsyncEngine | None = None
         self._database: BlockingDatabase | None = None
         if isinstance(engine, AsyncEngine):
@@ -104,7 +104,7 @@ class SqlTenants:
             known = self.cached(tenant_id)
             if known is not None:
                 return known[1]
-            leads, answer = self._lead(tenant_id)
+            leads, answer = self._lead(tenant_id, blocking=False)
             if not leads:
                 await self._followed(answer)
                 continue
@@ -112,7 +112,7 @@ class SqlTenants:
                 asked = time.monotonic()
                 return self._keep(tenant_id, asked, await self._fetch(tenant_id))
             finally:
-                self._answered(tenant_id, answer)
+                self._answered(tenant_id, answer, blocking=False)
 
     def find_blocking(self, tenant_id: str, /) -> TenantRecord | None:
         """Do the same for a caller that is not async, whose thread waits.
@@ -126,7 +126,7 @@ class SqlTenants:
             known = self.cached(tenant_id)
             if known is not None:
                 return known[1]
-            leads, answer = self._lead(tenant_id)
+            leads, answer = self._lead(tenant_id, blocking=True)
             if not leads:
                 try:
                     answer.result(self._timeout)
@@ -137,7 +137,7 @@ class SqlTenants:
                 asked = time.monotonic()
                 return self._keep(tenant_id, asked, database.run_blocking(lambda c: _read(c, tenant_id)))
             finally:
-                self._answered(tenant_id, answer)
+                self._answered(tenant_id, answer, blocking=True)
 
     def cached(self, tenant_id: str, /) -> tuple[float, TenantRecord | None] | None:
         """Return what the cache has of a tenant and until when it counts; ``None`` where it has to be asked."""
@@ -149,19 +149,22 @@ class SqlTenants:
         with self._lock:
             self._cache.pop(tenant_id, None)
 
-    def _lead(self, tenant_id: str) -> tuple[bool, Future[None]]:
-        """Return whether the caller is the one who asks the database, and what the others wait for."""
+    def _lead(self, tenant_id: str, *, blocking: bool) -> tuple[bool, Future[None]]:
+        """Return whether the caller is the one who asks the database, and what the others wait for.
+
+        Who blocks does not wait for who does not: they could share a thread.
+        """
         with self._lock:
-            asking = self._asking.get(tenant_id)
+            asking = self._asking.get((tenant_id, blocking))
             if asking is not None:
                 return False, asking
-            mine = self._asking[tenant_id] = Future()
+            mine = self._asking[tenant_id, blocking] = Future()
             return True, mine
 
-    def _answered(self, tenant_id: str, answer: "Future[None]") -> None:
+    def _answered(self, tenant_id: str, answer: "Future[None]", *, blocking: bool) -> None:
         with self._lock:
-            if self._asking.get(tenant_id) is answer:
-                del self._asking[tenant_id]
+            if self._asking.get((tenant_id, blocking)) is answer:
+                del self._asking[tenant_id, blocking]
         answer.set_result(None)
 
     async def _followed(self, answer: "Future[None]") -> None:

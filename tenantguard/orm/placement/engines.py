@@ -7,6 +7,7 @@ holds a lease on it. If all are in use, the next one waits its turn.
 An engine that was closed to make room opens no connection any more, so that nobody who kept it works past the bounds.
 """
 
+import logging
 import threading
 import time
 from collections import OrderedDict, deque
@@ -23,6 +24,8 @@ from tenantguard.tokens.background import wait_for
 __all__ = ["BoundedEngines", "Lease"]
 
 _MOST_VIEWS: Final = 1000
+_LOOK_AGAIN: Final = 0.5
+logger: Final = logging.getLogger("tenantguard.orm.placement")
 
 
 @final
@@ -133,16 +136,18 @@ class BoundedEngines:
             for held in idle:
                 try:
                     held.engine.dispose()
+                except Exception:
+                    logger.warning("A connection to a tenant's database could not be closed.", exc_info=True)
                 finally:
                     self._closed_one()
             if lease is not None:
                 return lease
             if turn is not None:
                 try:
-                    turn.result(max(0.0, deadline - time.monotonic()))
+                    turn.result(self._patience(deadline))
                 except TimeoutError:
                     self._left(turn)
-                    raise self._busy() from None
+                    self._check_time(deadline)
                 except BaseException:
                     self._left(turn)
                     raise
@@ -162,15 +167,17 @@ class BoundedEngines:
                     held = idle.pop()
                     try:
                         await held.engine.dispose()
+                    except Exception:
+                        logger.warning("A connection to a tenant's database could not be closed.", exc_info=True)
                     finally:
                         self._closed_one()
                 if lease is not None:
                     return lease
                 if turn is not None:
-                    await wait_for(turn, max(0.0, deadline - time.monotonic()))
+                    await wait_for(turn, self._patience(deadline))
             except TimeoutError:
                 self._left(turn)
-                raise self._busy() from None
+                self._check_time(deadline)
             except BaseException:
                 self._left(turn)
                 if lease is not None:
@@ -230,11 +237,16 @@ class BoundedEngines:
             if not turn.cancel():
                 self._next()
 
-    def _busy(self) -> StoreUnavailable:
-        return StoreUnavailable(
-            f"All {self._max} engines of tenants' databases were in use for {self._timeout:g} seconds.",
-            mend="Raise max_engines, or look for sessions that are not closed.",
-        )
+    def _patience(self, deadline: float) -> float:
+        """Look again now and then: a connection that outlived its lease comes back without a word."""
+        return max(0.0, min(_LOOK_AGAIN, deadline - time.monotonic()))
+
+    def _check_time(self, deadline: float) -> None:
+        if time.monotonic() >= deadline:
+            raise StoreUnavailable(
+                f"All {self._max} engines of tenants' databases were in use for {self._timeout:g} seconds.",
+                mend="Raise max_engines, or look for sessions that are not closed.",
+            )
 
     # --- closing ---------------------------------------------------------------------------------------------
 

@@ -104,7 +104,9 @@ def move_tenant(
             "target": msgspec.structs.asdict(target),
             "was": record.status.value,
         }
-    with open_operation(directory, "move", tenant_id, detail, tell=tell, take_over=take_over) as operation:
+    with open_operation(
+        directory, "move", tenant_id, detail, makes=target, tell=tell, take_over=take_over
+    ) as operation:
         operation.steps = 11 + len(own)
         if operation.placement("target") != target:
             raise PlacementError(
@@ -117,7 +119,7 @@ def move_tenant(
         operation.step("sequences", lambda: advance_sequences(databases, target, plan, highest))
         digests = operation.step("compare", lambda: _compare(operation, databases, plan, source, target))
         operation.step("switch", lambda: _switch(directory, tenant_id, target))
-        operation.step("clear", lambda: _clear(operation, databases, plan, source, digests))
+        operation.step("clear", lambda: _clear(operation, directory, databases, plan, source, digests))
         operation.step("let in", lambda: _let_in(operation, directory))
         operation.finish()
     return Moved(directory.read(tenant_id), source, {table: (rows, hex_) for table, (rows, hex_) in digests.items()})
@@ -168,7 +170,12 @@ def _switch(directory: SqlTenants, tenant_id: str, placement: Placement) -> None
 
 
 def _clear(
-    operation: Operation, databases: Databases, plan: TablePlan, source: Placement, digests: Mapping[str, Any]
+    operation: Operation,
+    directory: SqlTenants,
+    databases: Databases,
+    plan: TablePlan,
+    source: Placement,
+    digests: Mapping[str, Any],
 ) -> None:
     """Delete what was moved from the old place, if it is still what was moved."""
     tenant = operation.tenant
@@ -188,6 +195,7 @@ def _clear(
         if source.is_shared:
             erase_rows(old, plan, tenant, operation.tell)
     if not source.is_shared:
+        check_alone(directory, tenant, source)
         drop_place(databases, source)
         return
     with _looking(databases, source, tenant, isolated=False) as old:
@@ -240,6 +248,7 @@ def cancel_move(
         made = "database" in operation.done and "schema" in operation.done  # each refused what was there
         if made and not target.is_shared and place_is_there(databases, target):
             operation.tell("drop the copy")
+            check_alone(directory, tenant_id, target)
             drop_place(databases, target)
         elif target.is_shared and "copy" in operation.done:
             with _looking(databases, target, tenant_id, isolated=False) as new:

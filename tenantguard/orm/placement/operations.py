@@ -19,7 +19,7 @@ from sqlalchemy.exc import IntegrityError, SQLAlchemyError
 
 from tenantguard.errors import PlacementError, TenantGuardError
 from tenantguard.orm.placement.directory import SqlTenants
-from tenantguard.orm.placement.records import Placement
+from tenantguard.orm.placement.records import SHARED, Placement
 from tenantguard.orm.placement.tables import OPERATIONS, STEPS
 
 __all__ = ["CLAIM_SECONDS", "Operation", "Tell", "explained", "open_operation", "pending_operation"]
@@ -121,7 +121,14 @@ class Operation:
 
     def finish(self, state: str = "done") -> None:
         """Close it."""
-        values = {"state": state, "open_for": None, "claim": None, "error": None, "finished_at": int(time.time())}
+        values = {
+            "state": state,
+            "open_for": None,
+            "open_place": None,
+            "claim": None,
+            "error": None,
+            "finished_at": int(time.time()),
+        }
         self._directory.run(lambda c: c.execute(update(OPERATIONS).where(OPERATIONS.c.id == self.id).values(**values)))
 
 
@@ -153,6 +160,7 @@ def open_operation(
     tenant_id: str,
     detail: dict[str, Any] | None,
     *,
+    makes: Placement = SHARED,
     tell: Tell | None = None,
     take_over: bool = False,
 ) -> Iterator[Operation]:
@@ -165,6 +173,7 @@ def open_operation(
         kind: ``"create"``, ``"move"``, ...; an open operation of another kind is in the way.
         tenant_id: the tenant.
         detail: what is asked for; ``None`` to go on with what is open. What is open must have been asked for the same.
+        makes: the place that it makes, which no other operation may make meanwhile.
         tell: told how far it is.
         take_over: go on although another process holds the claim: after a crash, to not wait until it has run out.
 
@@ -172,7 +181,7 @@ def open_operation(
         PlacementError: another operation is open, or another process works on it; there is none to go on with.
     """
     claim = uuid.uuid4().hex
-    found = directory.run(lambda c: _claimed(c, kind, tenant_id, detail, claim, take_over=take_over))
+    found = directory.run(lambda c: _claimed(c, kind, tenant_id, detail, claim, makes.key, take_over=take_over))
     if isinstance(found, PlacementError):
         raise found
     operation = Operation(directory, found, claim, tell)
@@ -207,7 +216,14 @@ def _give_up_claim(directory: SqlTenants, operation: str, claim: str, error: str
 
 
 def _claimed(
-    connection: Connection, kind: str, tenant_id: str, detail: dict[str, Any] | None, claim: str, *, take_over: bool
+    connection: Connection,
+    kind: str,
+    tenant_id: str,
+    detail: dict[str, Any] | None,
+    claim: str,
+    makes: str | None,
+    *,
+    take_over: bool,
 ) -> Any:
     """Return the operation's row, claimed; or the error that says why not."""
     statement = select(OPERATIONS).where(OPERATIONS.c.open_for == tenant_id)
@@ -220,6 +236,7 @@ def _claimed(
             "id": uuid.uuid4().hex,
             "tenant": tenant_id,
             "open_for": tenant_id,
+            "open_place": makes,
             "kind": kind,
             "state": "open",
             "detail": json.dumps(detail),
@@ -231,7 +248,10 @@ def _claimed(
             with connection.begin_nested():
                 connection.execute(insert(OPERATIONS), values)
         except IntegrityError:
-            return PlacementError("Another process has just begun an operation on the tenant.", mend="Try again later.")
+            return PlacementError(
+                "Another process has just begun an operation on the tenant, or one that makes the same place.",
+                mend="Try again later, or choose another place.",
+            )
         return connection.execute(statement).one()
     if row.kind != kind:
         return PlacementError(

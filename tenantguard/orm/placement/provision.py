@@ -100,7 +100,9 @@ def create_tenant(
     detail = {"placement": msgspec.structs.asdict(placement), "name": name, "plan": plan}
     if pending_operation(directory, tenant_id) != "create":
         _refuse_existing(directory, tenant_id)
-    with open_operation(directory, "create", tenant_id, detail, tell=tell, take_over=take_over) as operation:
+    with open_operation(
+        directory, "create", tenant_id, detail, makes=placement, tell=tell, take_over=take_over
+    ) as operation:
         operation.steps = 6 + len(own)
 
         def register() -> None:
@@ -139,6 +141,7 @@ def cancel_create(directory: SqlTenants, databases: Databases, tenant_id: str, *
             raise PlacementError("The tenant is set up.", mend="Call create_tenant() again, which finishes it.")
         made = "database" in operation.done and "schema" in operation.done  # each refused what was there
         if made and not placement.is_shared:
+            check_alone(directory, tenant_id, placement)
             drop_place(databases, placement)
         directory.discard(tenant_id)
         operation.finish("cancelled")
@@ -162,11 +165,16 @@ def _activate(directory: SqlTenants, tenant_id: str) -> None:
 
 
 def check_alone(directory: SqlTenants, tenant_id: str, placement: Placement) -> None:
-    """Raise if a database would be one tenant's own and hold the schema of another.
+    """Raise if a place is another tenant's, or a database would be one tenant's own and hold the schema of another.
 
     Raises:
-        PlacementError: it would.
+        PlacementError: it is.
     """
+    if placement.is_shared:
+        return
+    taken = select(TENANTS.c.id).where(TENANTS.c.place == placement.key, TENANTS.c.id != tenant_id)
+    if directory.run(lambda c: c.scalars(taken).all()):
+        raise PlacementError("The place is another tenant's.", mend="Choose another one.")
     if placement.database is None:
         return
     others = select(TENANTS.c.schema).where(TENANTS.c.database == placement.database, TENANTS.c.id != tenant_id)

@@ -105,7 +105,9 @@ class _Router:
             idle_seconds=idle_seconds,
             timeout=timeout,
         )
-        self._shared = self._prepared(self._engine(databases.url(None), {}) if shared is None else shared, None)
+        self._shared = self._prepared(
+            self._engine(databases.url(None), dict(engine_options or {})) if shared is None else shared, None
+        )
         self._views: dict[str | None, Any] = {None: self._shared}
 
     def _engine(self, url: Any, options: dict[str, Any]) -> Any:

@@ -44,7 +44,9 @@ __all__ = [
     "erase_rows",
     "full_name",
     "highest_numbers",
+    "insert_rows",
     "read_rows",
+    "read_shared_rows",
     "write_rows",
 ]
 
@@ -131,9 +133,20 @@ def read_rows(connection: Connection, plan: TablePlan, table: Table, tenant_id: 
         table: the table.
         tenant_id: the tenant.
     """
+    yield from _streamed(connection, plan, table, own_rows(table, table, tenant_id))
+
+
+def read_shared_rows(connection: Connection, plan: TablePlan, table: Table) -> Iterator[WireRow]:
+    """Yield all rows of a shared table, as they are carried."""
+    yield from _streamed(connection, plan, table)
+
+
+def _streamed(
+    connection: Connection, plan: TablePlan, table: Table, *criteria: ColumnElement[bool]
+) -> Iterator[WireRow]:
     codecs = plan.codecs(table, connection.dialect)
     statement = select(*(codec.selected() for codec in codecs)).select_from(table)
-    statement = statement.where(own_rows(table, table, tenant_id)).order_by(*table.primary_key.columns)
+    statement = statement.where(*criteria).order_by(*table.primary_key.columns)
     with connection.execute(statement, execution_options={"yield_per": _BATCH}) as result:
         for row in result:
             yield {codec.name: codec.encode(value) for codec, value in zip(codecs, row, strict=True)}
@@ -175,7 +188,7 @@ def write_rows(
         for number, table in enumerate(plan.tables):
             if tell is not None:
                 tell(f"write {full_name(table)}", number, len(plan.tables))
-            _insert(connection, plan, table, rows(table))
+            insert_rows(connection, plan, table, rows(table))
         for table, columns in plan.later.items():
             _link(connection, plan, table, columns, rows(table))
     except IntegrityError as error:
@@ -198,7 +211,8 @@ def highest_numbers(connection: Connection, plan: TablePlan, tenant_id: str) -> 
     return found
 
 
-def _insert(connection: Connection, plan: TablePlan, table: Table, rows: Iterator[WireRow]) -> None:
+def insert_rows(connection: Connection, plan: TablePlan, table: Table, rows: Iterator[WireRow]) -> None:
+    """Write rows into a table, in batches. Foreign keys that point in a circle stay NULL."""
     codecs = plan.codecs(table, connection.dialect)
     later = {column.name for column in plan.later.get(table, ())}
     statement = insert(table).values({codec.column.key: codec.bind(f"w_{codec.column.key}") for codec in codecs})

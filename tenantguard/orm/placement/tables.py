@@ -40,6 +40,7 @@ OPERATIONS: Final = Table(
     Column("id", String(32), primary_key=True),
     Column("tenant", _ID, nullable=False, index=True),
     Column("open_for", _ID, unique=True),  # the tenant while it is open: one operation for a tenant at a time
+    Column("open_place", String(128), unique=True),  # the place that it makes, while it is open
     Column("kind", String(16), nullable=False),
     Column("state", String(16), nullable=False),
     Column("detail", Text, nullable=False),

@@ -543,3 +543,27 @@ def test_the_door_is_shut_before_a_row_is_touched(sqlite_lab: Lab) -> None:
     erase_tenant(sqlite_lab.directory, sqlite_lab.databases, "a", grace=0.1)
     assert time.monotonic() - began >= sqlite_lab.directory.ttl + 0.1
     placements.close()
+
+
+def test_two_operations_do_not_make_one_place(postgres_lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Else taking one of them back would drop what the other has moved there."""
+    place = Placement(schema="t_one")
+    for number, tenant in enumerate("ab"):
+        create_tenant(postgres_lab.directory, postgres_lab.databases, tenant)
+        fill_placed(postgres_lab, tenant, 1000 * number + 1)
+    with monkeypatch.context() as patched:
+        crash_after(patched, "schema", written=True)
+        with pytest.raises(Crash):
+            move_tenant(postgres_lab.directory, postgres_lab.databases, "a", place, **QUICK)
+    with pytest.raises(PlacementError, match="makes the same place"):
+        move_tenant(postgres_lab.directory, postgres_lab.databases, "b", place, **QUICK)
+    with pytest.raises(PlacementError, match="makes the same place"):
+        create_tenant(postgres_lab.directory, postgres_lab.databases, "c", placement=place)
+    move_tenant(postgres_lab.directory, postgres_lab.databases, "a", place, **QUICK)
+    with pytest.raises(PlacementError, match="another tenant's"):
+        move_tenant(postgres_lab.directory, postgres_lab.databases, "b", place, **QUICK)
+    with pytest.raises(PlacementError, match="another tenant's"):
+        create_tenant(postgres_lab.directory, postgres_lab.databases, "c", placement=place)
+    cancel_create(postgres_lab.directory, postgres_lab.databases, "c")
+    assert len(everything(postgres_lab, place)["customers"]) == 5
+    assert postgres_lab.directory.read("b").status is TenantStatus.ACTIVE

@@ -21,7 +21,15 @@ from tenantguard.errors import (
     TenantUnavailable,
     UnknownTenant,
 )
-from tenantguard.orm.placement import AsyncPlacements, Databases, Placement, Placements, SqlTenants, check_tables
+from tenantguard.orm.placement import (
+    AsyncPlacements,
+    Databases,
+    Placement,
+    Placements,
+    SqlTenants,
+    check_tables,
+    create_tenant,
+)
 from tests.orm.placement.conftest import Lab, as_tenant, make_place
 from tests.orm.placement.models import Base, Country, Customer, Note, Order, PlacedBase
 
@@ -425,6 +433,52 @@ def test_64_tasks_over_40_databases_keep_to_their_tenant_and_the_bounds_on_sqlit
         assert {(tenant, tenant)} == {tuple(row) for row in rows}
         written += len(rows)
     assert written == 64 * 5
+
+
+def test_the_server_itself_sees_no_more_connections_than_the_bound(postgres_lab: Lab) -> None:
+    from sqlalchemy.ext.asyncio import create_async_engine
+    from sqlalchemy.pool import NullPool
+
+    tenants = [f"t{number}" for number in range(10)]
+    for tenant in tenants:
+        create_tenant(postgres_lab.directory, postgres_lab.databases, tenant, placement=Placement(database=tenant))
+    prefix = f"{postgres_lab.databases.shared_url.database}_t"
+    seen: list[int] = []
+
+    async def main() -> None:
+        placements = AsyncPlacements(postgres_lab.directory, postgres_lab.apps, max_engines=3, max_connections=6)
+        Session = placements.sessionmaker()
+        over = asyncio.Event()
+
+        async def watch() -> None:
+            engine = create_async_engine(postgres_lab.apps.shared_url, poolclass=NullPool)
+            async with engine.connect() as connection:
+                statement = text("SELECT count(*) FROM pg_stat_activity WHERE starts_with(datname, :prefix)")
+                while not over.is_set():
+                    seen.append(await connection.scalar(statement, {"prefix": prefix}))
+                    await connection.rollback()
+                    await asyncio.sleep(0.005)
+            await engine.dispose()
+
+        async def task(number: int) -> None:
+            for turn in range(4):
+                tenant = tenants[(number * 3 + turn * 7) % 10]
+                with as_tenant(tenant):
+                    async with Session.begin() as db:
+                        db.add(Customer(name=tenant))
+                        await db.flush()
+                        assert set(await db.scalars(select(Customer.name))) == {tenant}
+
+        watching = asyncio.create_task(watch())
+        await asyncio.gather(*(task(number) for number in range(32)))
+        over.set()
+        await watching
+        await placements.aclose()
+
+    asyncio.run(main())
+    assert 3 <= max(seen) <= 7  # a connection that was told to end may be seen for a moment longer
+    for tenant in tenants:
+        assert {name for _, name in names_in(postgres_lab, Placement(database=tenant))} == {tenant}
 
 
 def test_threads_over_databases_and_schemas_keep_to_their_tenant_and_the_bounds(mixed: Lab) -> None:
