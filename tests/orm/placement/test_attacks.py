@@ -311,6 +311,18 @@ def test_the_engine_of_another_tenant_is_of_no_use(world: tuple[Lab, Placements]
         connection.execute(NAMES)
 
 
+def test_the_drivers_own_commit_does_not_go_round_the_check(world: tuple[Lab, Placements]) -> None:
+    lab, placements = world
+    with as_tenant("a"), placements.sessionmaker()() as db:
+        db.add(Customer(id=99, name="past the check"))
+        db.flush()
+        with pytest.raises(BarrierError, match="does not look"):
+            db.connection().connection.commit()
+        with allow_raw("attempt"), pytest.raises(BarrierError, match="does not look"):
+            db.connection().connection.commit()
+    assert dump(lab, "SELECT id FROM t_a.customers WHERE id = 99") == []
+
+
 def test_a_session_takes_no_engine(world: tuple[Lab, Placements]) -> None:
     _, placements = world
     Session_ = placements.sessionmaker()
