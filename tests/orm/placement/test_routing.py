@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import random
 import threading
 import time
 from collections.abc import Iterator
@@ -479,6 +480,48 @@ def test_the_server_itself_sees_no_more_connections_than_the_bound(postgres_lab:
     assert 3 <= max(seen) <= 7  # a connection that was told to end may be seen for a moment longer
     for tenant in tenants:
         assert {name for _, name in names_in(postgres_lab, Placement(database=tenant))} == {tenant}
+
+
+def test_tasks_that_are_cancelled_anywhere_leave_no_lease_behind(postgres_lab: Lab) -> None:
+    tenants = [f"t{number}" for number in range(4)]
+    for tenant in tenants:
+        create_tenant(postgres_lab.directory, postgres_lab.databases, tenant, placement=Placement(database=tenant))
+    finished: list[str] = []
+
+    async def main() -> None:
+        placements = AsyncPlacements(postgres_lab.directory, postgres_lab.apps, max_engines=2, max_connections=4)
+        Session = placements.sessionmaker()
+        chance = random.Random(4711)
+
+        async def task(number: int) -> None:
+            tenant = tenants[number % 4]
+            with as_tenant(tenant):
+                async with Session.begin() as db:
+                    db.add(Customer(name=tenant))
+                    await db.flush()
+                    await asyncio.sleep(0.002)
+                    assert set(await db.scalars(select(Customer.name))) == {tenant}
+            finished.append(tenant)
+
+        tasks = [asyncio.create_task(task(number)) for number in range(120)]
+        for _ in range(60):
+            await asyncio.sleep(chance.random() * 0.01)
+            chance.choice(tasks).cancel()
+        results = await asyncio.gather(*tasks, return_exceptions=True)
+        assert all(one is None or isinstance(one, asyncio.CancelledError) for one in results), results
+        assert any(isinstance(one, asyncio.CancelledError) for one in results)
+        for tenant in tenants:  # each has its turn again, so nothing is held
+            with as_tenant(tenant):
+                async with Session() as db:
+                    assert set(await db.scalars(select(Customer.name))) <= {tenant}
+        assert all(held.leases == 0 for held in placements.engines._engines.values())
+        assert placements.engines.engines <= 2
+        await placements.aclose()
+
+    asyncio.run(main())
+    for tenant in tenants:
+        # What a task finished is there. A task that was cancelled in its commit may be there too.
+        assert len(names_in(postgres_lab, Placement(database=tenant))) >= finished.count(tenant)
 
 
 def test_threads_over_databases_and_schemas_keep_to_their_tenant_and_the_bounds(mixed: Lab) -> None:
