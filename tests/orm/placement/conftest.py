@@ -91,3 +91,41 @@ def make_place(lab: Lab, placement: Placement) -> None:
     for metadata in lab.databases.metadata:
         metadata.create_all(engine.execution_options(schema_translate_map={None: placement.schema}))
     engine.dispose()
+
+
+PLACES = {
+    "ann": Placement(),
+    "bob": Placement(),
+    "cat": Placement(schema="t_cat"),
+    "dan": Placement(schema="t_dan"),
+    "eve": Placement(database="eve"),
+    "fox": Placement(database="fox", schema="t_fox"),
+}
+
+
+@pytest.fixture
+def mixed(postgres_lab: Lab) -> Lab:
+    from sqlalchemy import make_url
+
+    url = postgres_lab.databases.shared_url
+    admin = create_engine(url, isolation_level="AUTOCOMMIT")
+    for tenant, placement in PLACES.items():
+        if placement.database is not None:
+            with admin.connect() as connection:
+                name = make_url(postgres_lab.databases.url(placement.database)).database
+                connection.exec_driver_sql(f'CREATE DATABASE "{name}"')
+        if not placement.is_shared:
+            make_place(postgres_lab, placement)
+        postgres_lab.directory.add(tenant, placement=placement)
+    admin.dispose()
+    return postgres_lab
+
+
+def names_in(lab: Lab, placement: Placement) -> list[tuple[str, str]]:
+    """What stands in the table of a place, seen without the barrier."""
+    engine = create_engine(lab.databases.url(placement.database))
+    with engine.connect() as connection:
+        schema = placement.schema or "public"
+        rows = connection.exec_driver_sql(f"SELECT tenant_id, name FROM {schema}.customers ORDER BY 1, 2").all()
+    engine.dispose()
+    return [tuple(row) for row in rows]
