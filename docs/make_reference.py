@@ -130,6 +130,11 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "tenantguard.orm.citus:*",
         ),
     ),
+    "placement.md": (
+        "Placement",
+        "Where each tenant's rows are, and how sessions, migrations and operations get there.",
+        ("tenantguard.orm.placement:*",),
+    ),
     "outbound.md": (
         "Outbound calls",
         "Who may receive what, and the tokens that carry a caller on.",
@@ -143,6 +148,7 @@ PUBLIC = (
     "tenantguard.errors",
     "tenantguard.orm",
     "tenantguard.orm.citus",
+    "tenantguard.orm.placement",
     "tenantguard.orm.review",
     "tenantguard.orm.rls",
     "tenantguard.orm.rls.alembic",

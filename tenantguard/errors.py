@@ -30,6 +30,7 @@ __all__ = [
     "NonceRequired",
     "NotBound",
     "OutboundError",
+    "PlacementError",
     "RevokedToken",
     "StatementRefused",
     "StoreUnavailable",
@@ -37,6 +38,7 @@ __all__ = [
     "TenantGuardError",
     "TenantMismatch",
     "TenantRefused",
+    "TenantUnavailable",
     "Unavailable",
     "UnclassifiedTable",
     "UnknownTenant",
@@ -222,6 +224,17 @@ class Unavailable(TenantGuardError):
         return "The request can't be checked now. Try again later."
 
 
+class TenantUnavailable(Unavailable):
+    """The tenant is being set up or moved to another place, and can't be used meanwhile (503)."""
+
+    title = "Tenant unavailable"
+
+    @property
+    def detail(self) -> str | None:
+        """A fixed sentence: the caller may try again."""
+        return "The tenant can't be used while it is being set up or moved. Try again later."
+
+
 class IssuerUnavailable(Unavailable):
     """The issuer's keys can't be had now, so no token of it can be verified (503). Fails closed."""
 
@@ -320,6 +333,10 @@ class ForeignTenantWrite(BarrierError):
 
 class TenantMismatch(BarrierError):
     """A session, transaction or object that belongs to one tenant is used while another is bound."""
+
+
+class PlacementError(TenantGuardError):
+    """A tenant could not be set up, moved, exported, erased or removed. The text tells why, and what holds now."""
 
 
 # --- outbound --------------------------------------------------------------------------------------------

@@ -67,10 +67,17 @@ def validate_tenant_id(value: object) -> str:
 
 
 class TenantStatus(StrEnum):
-    """Whether a tenant may be used."""
+    """Whether a tenant may be used: only an active one may.
+
+    The others say why not: suspended; being set up, moved or removed by an operation; gone for good.
+    """
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
+    PROVISIONING = "provisioning"
+    MOVING = "moving"
+    REMOVING = "removing"
+    REMOVED = "removed"
 
 
 class Tenant(msgspec.Struct, frozen=True, gc=False):

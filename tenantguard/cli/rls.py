@@ -24,7 +24,7 @@ from tenantguard.orm.rls import RlsPlan, Seal
 from tenantguard.orm.rls.check import check_database
 from tenantguard.orm.rls.seal import BoundTo
 
-__all__ = ["rls"]
+__all__ = ["rls", "seal_from_environment"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 KEY_VARIABLE: Final = "TENANTGUARD_RLS_KEY"
@@ -131,7 +131,7 @@ def apply(
     The key of the seal is read from TENANTGUARD_RLS_KEY, in base64, and put where only its owner reads it.
     """
     plan = _plan(targets, app_dir, role, schema, plain=plain)
-    seal = None if plain or down else _seal(bound_to)
+    seal = None if plain or down else seal_from_environment(bound_to)
     with _connected(url) as connection:
         for block in plan.down() if down else plan.up():
             for statement in block:
@@ -143,7 +143,12 @@ def apply(
     click.echo(f"Tables: {len(plan.tables)}, of tenants: {len(plan.protected)}.", err=True)
 
 
-def _seal(bound_to: BoundTo) -> Seal:
+def seal_from_environment(bound_to: BoundTo) -> Seal:
+    """Return the seal whose key is in the environment.
+
+    Raises:
+        click.UsageError: there is none, or it can't be used.
+    """
     try:
         return Seal(base64.b64decode(os.environ[KEY_VARIABLE], validate=True), bound_to=bound_to)
     except KeyError:
@@ -160,7 +165,7 @@ def key(url: str, bound_to: BoundTo) -> None:
 
     It is read from TENANTGUARD_RLS_KEY, in base64. Keys that are there stay valid.
     """
-    seal = _seal(bound_to)
+    seal = seal_from_environment(bound_to)
     with _connected(url) as connection:
         connection.exec_driver_sql(seal.key_statement(), execution_options={"no_parameters": True})
         connection.commit()

@@ -109,6 +109,10 @@ class ScopedExecution(_Context):
         compiled: Any = self.compiled
         connection: Any = self.root_connection
         binding = self.binding = raw_binding()
+        dialect: Any = self.dialect
+        place = dialect.tenantguard_placement
+        if place is not None and id(connection) not in self.starting:
+            self._or_close(place.check, self)
         pinned = connection.__dict__.get(_PIN)
         if (
             pinned is not None

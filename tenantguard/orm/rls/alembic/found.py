@@ -113,7 +113,7 @@ class FoundTable(NamedTuple):
     def grants(self) -> list[str]:
         """The rights of the app's role, as GRANT takes them."""
         found = [one for one in FULL_RIGHTS if one in self.rights]
-        partly = [f"UPDATE ({', '.join(map(quoted, self.columns))})"] if self.columns else []
+        partly = [f"UPDATE ({', '.join(map(quoted, self.columns))})"] if self.columns and "UPDATE" not in found else []
         return [*found[:2], *partly, *found[2:]]
 
     @property
