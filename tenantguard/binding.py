@@ -11,7 +11,7 @@ contextvars-extras is used here and nowhere else. It is no longer developed, so 
 its version pinned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Token
 from typing import Any, Final, Self, final
 
@@ -39,13 +39,35 @@ class Credential:
     Args:
         token: the token as presented.
         token_type: its RFC 8693 token type URI.
+        inbound: the headers of the request that it came with, names in lower case. They are looked at where the app
+            may have copied some of them to another host, and for nothing else.
     """
 
-    __slots__ = ("_token", "token_type")
+    __slots__ = ("_inbound", "_token", "_transaction", "token_type")
 
-    def __init__(self, token: str, token_type: str = "urn:ietf:params:oauth:token-type:access_token") -> None:
+    def __init__(
+        self,
+        token: str,
+        token_type: str = "urn:ietf:params:oauth:token-type:access_token",
+        *,
+        inbound: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
         self._token = token
+        self._inbound = inbound
+        self._transaction: object = None
         self.token_type = token_type
+
+    @property
+    def inbound(self) -> Iterable[tuple[bytes, bytes]]:
+        """The headers of the request that the token came with. Whoever reads them must not log or forward them."""
+        return self._inbound
+
+    @property
+    def transaction(self) -> object:
+        """Stands for the one request or job that this credential is bound for; equal to nothing else."""
+        if self._transaction is None:
+            self._transaction = object()
+        return self._transaction
 
     def reveal(self) -> str:
         """Return the token. Whoever calls this must not log, store or forward it."""

@@ -22,6 +22,7 @@ __all__ = [
     "grant_client_credentials",
     "grant_exchange",
     "grant_password",
+    "require_confidential",
 ]
 
 TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -67,7 +68,7 @@ def grant_client_credentials(client: DevClient, parameters: Mapping[str, str]) -
     Raises:
         OAuthError: a public client, an audience or a scope that it may not have.
     """
-    _require_confidential(client)
+    require_confidential(client)
     audience = _audience(client, parameters)
     scopes = _scopes(parameters, client.scopes or frozenset(), client.scopes)
     claims = {
@@ -129,7 +130,7 @@ def grant_exchange(
 
     Source: RFC 8693, sections 2.1, 2.2 and 4.
     """
-    _require_confidential(client)
+    require_confidential(client)
     _check_types(parameters)
     subject = verify(parameters["subject_token"], "subject_token")
     if not _audiences(subject) & client.accepts:
@@ -202,7 +203,12 @@ def _extend_chain(subject: Mapping[str, Any], actor: dict[str, Any]) -> dict[str
     return actor | {"act": chain}
 
 
-def _require_confidential(client: DevClient) -> None:
+def require_confidential(client: DevClient) -> None:
+    """Refuse a public client.
+
+    Raises:
+        OAuthError: it is one.
+    """
     if client.secret is None:
         raise OAuthError("unauthorized_client", "A public client may not use this grant.")
 

@@ -222,7 +222,7 @@ def test_what_a_destination_is_asked_with_is_checked_when_it_is_declared():
         Destination("https://billing.example")
     with pytest.raises(ConfigurationError, match="has no audience"):
         Destination("https://billing.example", audience=" ", mode="client_credentials")
-    with pytest.raises(ConfigurationError, match="exchange, client_credentials, forward, none"):
+    with pytest.raises(ConfigurationError, match="exchange, transaction, client_credentials, forward, none"):
         Destination("https://billing.example", audience="b", mode="raw")
     with pytest.raises(ConfigurationError, match="printable ASCII"):
         Destination("https://billing.example", audience="b", scopes=["two words"])

@@ -1,0 +1,1 @@
+"""tenantguard for OpenTelemetry: spans tell tenant and actor, and baggage does not."""
