@@ -173,6 +173,20 @@ async def test_a_way_back_to_the_destination_over_a_stranger_carries_nothing(tow
     assert town.billing.requests[-1].bearer, "and the next call is carried again"
 
 
+@pytest.mark.parametrize("status", [302, 307])
+async def test_a_stranger_that_redirects_to_a_destination_can_not_choose_what_is_called_for_the_caller(
+    town, kind, status
+):
+    town.stranger.redirects["/hook"] = (status, "/second")
+    town.stranger.redirects["/second"] = (status, f"{town.billing_url}/delete-everything")
+    town.billing.redirects["/delete-everything"] = (status, "/really")
+    async with open_client(kind, [town.destination()], town.exchange()) as client:
+        with bind(*caller(town.issuer, scopes=SCOPES)):
+            await client.send("POST", f"{town.stranger_url}/hook", body=b"event", follow=True)
+    assert [one.target for one in town.billing.requests] == ["/delete-everything", "/really"]
+    assert [one.bearer for one in town.billing.requests] == [None, None]
+
+
 async def test_redirects_are_not_followed_unless_asked_for(town):
     town.billing.redirects["/away"] = (302, f"{town.stranger_url}/caught")
     for kind in ("httpx2", "httpx2-sync", "httpx"):

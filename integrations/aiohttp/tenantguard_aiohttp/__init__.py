@@ -18,8 +18,9 @@ __all__ = ["DestinationMiddleware", "client_session"]
 
 _Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
 _REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_sent_away: Final[ContextVar[tuple[object, object] | None]] = ContextVar("tenantguard_aiohttp", default=None)
-"""Where a destination has just redirected to, and by which middleware, in the task that makes the call."""
+_sent_away: Final[ContextVar[tuple[object, URL, bool] | None]] = ContextVar("tenantguard_aiohttp", default=None)
+"""In the task that makes the call: the middleware that has just seen a redirect to another origin, that origin, and
+whether the call began at a destination."""
 
 
 @final
@@ -49,10 +50,13 @@ class DestinationMiddleware:
 
     async def __call__(self, request: aiohttp.ClientRequest, handler: _Handler) -> aiohttp.ClientResponse:
         """Called by aiohttp for each hop."""
-        redirected = _sent_away.get() == (self, request.url.origin())
+        before = _sent_away.get()
         _sent_away.set(None)
+        redirected = before is not None and before[:2] == (self, request.url.origin())
+        left = redirected and before is not None and before[2]
+        # Who was sent here by another origin carries nobody: that origin chose what is called.
         destination = None if redirected else self._destination(request.url)
-        if redirected:
+        if left:
             _leave_origin(request)
         pairs = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in request.headers.items()]
         for name in self._carrier.mistakes(destination, str(request.url), pairs):
@@ -65,8 +69,8 @@ class DestinationMiddleware:
         response = await handler(request)
         if cargo is not None and response.status == 401:
             self._carrier.refused(cargo)
-        if (destination is not None or redirected) and response.status in _REDIRECTS:
-            self._remember(request.url, response.headers)
+        if response.status in _REDIRECTS:
+            self._remember(request.url, response.headers, redirected, left or destination is not None)
         return response
 
     def _destination(self, url: URL) -> Destination | None:
@@ -77,15 +81,15 @@ class DestinationMiddleware:
         rebuilt = URL.build(scheme=url.scheme, host=url.raw_host or "", port=url.port)
         return found if found.matches(httpx2.URL(str(rebuilt))) else None
 
-    def _remember(self, url: URL, headers: Mapping[str, str]) -> None:
+    def _remember(self, url: URL, headers: Mapping[str, str], redirected: bool, left: bool) -> None:
         location = headers.get("location") or headers.get("uri")
         try:
             target = url.join(URL(location)) if location is not None else None
             origin = None if target is None else target.origin()
         except ValueError:
             return  # aiohttp refuses it as well
-        if origin is not None and origin != url.origin():
-            _sent_away.set((self, origin))
+        if origin is not None and (redirected or origin != url.origin()):
+            _sent_away.set((self, origin, left))
 
 
 def client_session(

@@ -24,7 +24,10 @@ from tenantguard.outbound import (
 
 __all__ = ["DestinationSession"]
 
+_REDIRECTED: Final = "_tenantguard_redirected"
+"""Marks a request that another origin sent here: it carries nobody, since that origin chose what is called."""
 _LEFT: Final = "_tenantguard_left"
+"""Marks a request that began at a destination and was sent elsewhere."""
 
 
 class DestinationSession(requests.Session):
@@ -57,8 +60,7 @@ class DestinationSession(requests.Session):
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
         """Send a prepared request, or one hop of a redirect."""
         url = request.url or ""
-        left = getattr(request, _LEFT, False)
-        destination = None if left else self._destination(url)
+        destination = None if getattr(request, _REDIRECTED, False) else self._destination(url)
         # A copy, so that what is added here stays out of the requests that a redirect makes of this one.
         sent = request.copy()
         for name in self._carrier.mistakes(destination, url, headers_as_bytes(sent.headers)):
@@ -89,10 +91,12 @@ class DestinationSession(requests.Session):
         """
         super().rebuild_auth(prepared_request, response)
         before = response.request
-        left = getattr(before, _LEFT, False)
-        began = self._destination(before.url or "")
-        if left or (began is not None and self._destination(prepared_request.url or "") is not began):
-            setattr(prepared_request, _LEFT, True)
+        redirected, left = getattr(before, _REDIRECTED, False), getattr(before, _LEFT, False)
+        if not redirected and _origin(before.url) != _origin(prepared_request.url):
+            redirected, left = True, self._destination(before.url or "") is not None
+        setattr(prepared_request, _REDIRECTED, redirected)
+        setattr(prepared_request, _LEFT, left)
+        if left:
             headers = prepared_request.headers
             has_body = bool(prepared_request.body)
             for name in {name.lower() for name in headers}:
@@ -115,3 +119,8 @@ class DestinationSession(requests.Session):
         host = f"[{ours.hostname}]" if ":" in (ours.hostname or "") else ours.hostname
         port = "" if ours.port is None else f":{ours.port}"
         return found if found.matches(f"{ours.scheme}://{host}{port}/") else None
+
+
+def _origin(url: str | None) -> tuple[str, str]:
+    parts = urlsplit(url or "")
+    return parts.scheme.lower(), parts.netloc.lower()
