@@ -41,6 +41,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "tenantguard:TenantStatus",
             "tenantguard.identity:AuthorizationDetail",
             "tenantguard.identity:Confirmation",
+            "tenantguard.identity:Transaction",
             "tenantguard:service_identity",
             "tenantguard:bind",
             "tenantguard:system",
@@ -74,6 +75,8 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "tenantguard.tokens:ClaimsProfile",
             "tenantguard.tokens:ClaimsMapping",
             "tenantguard.tokens:Verified",
+            "tenantguard.tokens:ChainRules",
+            "tenantguard:transaction_issuer",
             "tenantguard:oidc",
             "tenantguard:auth0",
             "tenantguard:clerk",
@@ -127,7 +130,12 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "outbound.md": (
         "Outbound calls",
         "Who may receive what, and the tokens that carry a caller on.",
-        ("tenantguard.outbound:*",),
+        (
+            "tenantguard.outbound:*",
+            "tenantguard_httpx:*",
+            "tenantguard_aiohttp:*",
+            "tenantguard_requests:*",
+        ),
     ),
     "testing.md": ("Testing", "Weapons for your own tests.", ("tenantguard.testing:*",)),
     "errors.md": ("Errors", "One tree; each error knows its HTTP status.", ("tenantguard.errors:*",)),
@@ -141,8 +149,11 @@ PUBLIC = (
     "tenantguard.outbound",
     "tenantguard.testing",
     "tenantguard.tokens",
+    "tenantguard_aiohttp",
     "tenantguard_fastapi",
+    "tenantguard_httpx",
     "tenantguard_redis",
+    "tenantguard_requests",
 )
 """The modules whose ``__all__`` is public."""
 

@@ -13,6 +13,7 @@ its version pinned.
 
 from collections.abc import Callable, Iterable
 from contextvars import Token
+from hashlib import sha256
 from typing import Any, Final, Self, final
 
 import msgspec
@@ -43,7 +44,7 @@ class Credential:
             may have copied some of them to another host, and for nothing else.
     """
 
-    __slots__ = ("_inbound", "_token", "_transaction", "token_type")
+    __slots__ = ("_digest", "_inbound", "_token", "_transaction", "token_type")
 
     def __init__(
         self,
@@ -55,7 +56,15 @@ class Credential:
         self._token = token
         self._inbound = inbound
         self._transaction: object = None
+        self._digest: bytes | None = None
         self.token_type = token_type
+
+    @property
+    def digest(self) -> bytes:
+        """The token's SHA-256, by which a token that was made from it is found again."""
+        if self._digest is None:
+            self._digest = sha256(self._token.encode("utf-8", "surrogatepass")).digest()
+        return self._digest
 
     @property
     def inbound(self) -> Iterable[tuple[bytes, bytes]]:

@@ -18,7 +18,8 @@ from tenantguard.outbound.exchange import TokenExchange
 __all__ = ["AuthFlow", "DestinationAuth", "guard_hop"]
 
 _MARK: Final = "tenantguard.destination"
-"""Request extension that says at which destination the request began. It goes along with redirects."""
+"""Request extension that says at which destination the request began, and with which URL. It goes along with redirects,
+which make a request with a URL object of its own."""
 
 
 class AuthFlow:
@@ -75,16 +76,16 @@ class AuthFlow:
 
     def _prepare(self, request: Any) -> Cargo | None:
         """Take off the request what may not go where it goes; return what it must carry."""
-        destination = self._carrier.destinations.find(request.url)
-        began = request.extensions.get(_MARK)
-        if began is not None and destination is not began:
+        carrier, url, extensions = self._carrier, request.url, request.extensions
+        destination = carrier.destinations.find(url)
+        if _MARK in extensions and extensions[_MARK][0] is not destination:
             leave_origin(request)
-        for name in self._carrier.mistakes(destination, str(request.url), request.headers.raw):
+        for name in carrier.mistakes(destination, url.raw_path, request.headers.raw):
             request.headers.pop(name, None)
         if destination is None:
             return None
-        request.extensions[_MARK] = destination
-        return None if destination.mode == "none" else self._carrier.cargo(destination)
+        extensions[_MARK] = (destination, url)
+        return None if destination.mode == "none" else carrier.cargo(destination)
 
 
 @final
@@ -115,8 +116,8 @@ def guard_hop(request: Any) -> None:
     Raises:
         OutboundError: it left the origin and has a body.
     """
-    began: Destination | None = request.extensions.get(_MARK)
-    if began is not None and not began.matches(request.url):
+    began: tuple[Destination, object] | None = request.extensions.get(_MARK)
+    if began is not None and began[1] is not request.url and not began[0].matches(request.url):
         leave_origin(request)
 
 

@@ -58,6 +58,7 @@ class Cargo(NamedTuple):
         return token if self.header == TXN_TOKEN_HEADER else f"Bearer {token}"
 
 
+_NO_NAMES: Final[frozenset[str]] = frozenset()
 _NOTHING: Final = Cargo("authorization")
 
 
@@ -104,16 +105,17 @@ class Carrier:
             NotBound: it carries a caller, and none with a token is bound.
             OutboundError: the caller's token can't be carried as declared.
         """
-        mode = destination.mode
-        if mode == "none":
-            return _NOTHING
-        if mode == "forward":
-            return _forwarded(destination)
-        if mode == "transaction":
+        mode, exchange = destination.mode, self._exchange
+        if mode == "exchange":
+            wanted = TokenRequest.on_behalf_of(*bound_caller(destination), destination)
+        elif mode == "client_credentials":
+            wanted = TokenRequest.for_service(destination)
+        elif mode == "transaction":
             return self._transaction(destination)
-        wanted = TokenRequest.from_context(destination)
-        assert self._exchange is not None
-        token = self._exchange.cached(wanted)
+        else:
+            return _NOTHING if mode == "none" else _forwarded(destination)
+        assert exchange is not None
+        token = exchange.cached(wanted)
         return Cargo("authorization", None if token is None else f"Bearer {token}", wanted)
 
     def _transaction(self, destination: Destination) -> Cargo:
@@ -189,13 +191,13 @@ class Carrier:
     # --- mistakes ------------------------------------------------------------------------------------------
 
     def mistakes(
-        self, destination: Destination | None, url: str, headers: Iterable[tuple[bytes, bytes]]
+        self, destination: Destination | None, target: bytes, headers: Iterable[tuple[bytes, bytes]]
     ) -> frozenset[str]:
         """Return the names of headers, in lower case, that must be taken off a request.
 
         Args:
             destination: where the request goes; ``None`` for nobody declared.
-            url: its URL.
+            target: path and query of its URL, or the whole URL.
             headers: as the app made them, before anything was added.
 
         Raises:
@@ -203,17 +205,20 @@ class Carrier:
         """
         binding = current_binding()
         if binding is None:
-            return frozenset()
+            return _NO_NAMES
         stranger = destination is None
-        where = "a host that is no declared destination" if stranger else str(destination)
-        if binding.credential is not None and binding.credential.reveal() in url:
-            raise OutboundError(
-                f"The URL of a request to {where} holds the caller's own token.",
-                mend="Declare a destination; never put a token into a URL.",
-            )
+        credential = binding.credential
+        if credential is not None:
+            token = credential.reveal()
+            if len(token) <= len(target) and token.encode("utf-8", "surrogatepass") in target:
+                raise OutboundError(
+                    f"The URL of a request to {_where(destination)} holds the caller's own token.",
+                    mend="Declare a destination; never put a token into a URL.",
+                )
         found = mistakes_in(headers, binding, stranger=stranger)
         if not found:
-            return frozenset()
+            return _NO_NAMES
+        where = _where(destination)
         names = frozenset(name.decode("latin-1") for name in found)
         if not stranger:
             names -= {"authorization"}  # is replaced anyway
@@ -227,6 +232,10 @@ class Carrier:
             )
         logger.warning("Taken off a request to %s, since it came in from the caller: %s.", where, ", ".join(names))
         return names
+
+
+def _where(destination: Destination | None) -> str:
+    return "a host that is no declared destination" if destination is None else str(destination)
 
 
 def refuse_body(*, has_body: bool) -> None:

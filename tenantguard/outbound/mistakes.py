@@ -18,7 +18,8 @@ Pairs = Iterable[tuple[bytes, bytes]]
 _SECRETS: Final = frozenset({b"authorization", b"cookie", b"dpop", b"proxy-authorization", b"txn-token", b"x-api-key"})
 _IDENTITY: Final = frozenset(name.encode() for name in IDENTITY_HEADERS)
 _PLAIN: Final = frozenset(
-    {
+    spelling
+    for name in (
         b"accept",
         b"accept-encoding",
         b"accept-language",
@@ -28,8 +29,10 @@ _PLAIN: Final = frozenset(
         b"host",
         b"transfer-encoding",
         b"user-agent",
-    }
+    )
+    for spelling in (name, name.title())
 )
+"""What clients put on every request by themselves, in the two ways that they write it: not looked at any closer."""
 _LEAST_SECRET: Final = 12
 """Shorter values of a cookie (``lang=en``) are no secret, and may be equal by chance."""
 
@@ -43,7 +46,8 @@ def mistakes_in(headers: Pairs, binding: Binding | None, *, stranger: bool) -> l
         stranger: True where the request goes to nobody declared. Then headers that name the tenant, subject or actor
             count too; a declared destination learns them anyway.
     """
-    if binding is None or binding.identity is None:
+    headers = [pair for pair in headers if pair[0] not in _PLAIN]
+    if not headers or binding is None or binding.identity is None:
         return []
     found: list[bytes] = []
     credential = binding.credential
@@ -53,8 +57,6 @@ def mistakes_in(headers: Pairs, binding: Binding | None, *, stranger: bool) -> l
         lower = name.lower()
         if token is not None and token in value:
             found.append(lower)
-        elif lower in _PLAIN:
-            continue
         elif lower in _SECRETS:
             if secrets is None:
                 secrets = _secrets_of(binding)

@@ -4,7 +4,6 @@ From here on nothing looks at the context again. The exchange may run in another
 ahead of time to refresh a token: whom it is for is in the request alone.
 """
 
-import hashlib
 from collections.abc import Mapping
 from typing import Final, final
 
@@ -59,7 +58,7 @@ class TokenRequest:
         """Return the wish for a token that carries ``identity`` to ``destination`` (RFC 8693, section 2.1)."""
         tenant = identity.tenant
         key = (
-            hashlib.sha256(credential.reveal().encode("utf-8", "surrogatepass")).digest(),
+            credential.digest,
             tenant.id if tenant is not None else None,
             identity.subject.id,
             identity.actor.id,

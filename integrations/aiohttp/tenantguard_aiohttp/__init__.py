@@ -59,7 +59,7 @@ class DestinationMiddleware:
         if left:
             _leave_origin(request)
         pairs = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in request.headers.items()]
-        for name in self._carrier.mistakes(destination, str(request.url), pairs):
+        for name in self._carrier.mistakes(destination, str(request.url).encode(), pairs):
             request.headers.popall(name, None)
         cargo = None
         if destination is not None and destination.mode != "none":

@@ -63,7 +63,7 @@ class DestinationSession(requests.Session):
         destination = None if getattr(request, _REDIRECTED, False) else self._destination(url)
         # A copy, so that what is added here stays out of the requests that a redirect makes of this one.
         sent = request.copy()
-        for name in self._carrier.mistakes(destination, url, headers_as_bytes(sent.headers)):
+        for name in self._carrier.mistakes(destination, url.encode(), headers_as_bytes(sent.headers)):
             sent.headers.pop(name, None)
         cargo = None
         if destination is not None and destination.mode != "none":
