@@ -17,6 +17,7 @@ from tenantguard import orm, outbound
 from tenantguard.admission import Verifier
 from tenantguard.errors import ConfigurationError
 from tenantguard.forged_headers import IDENTITY_HEADERS
+from tenantguard.jobs import JobKeys, Jobs
 from tenantguard.outbound import Carrier, Destination, Destinations, TokenExchange
 from tenantguard.paths import PublicPaths
 from tenantguard.resource_metadata import ProtectedResource
@@ -259,6 +260,23 @@ class TenantGuard:
                 "The guard has no token exchange.", mend="Give TenantGuard(exchange=TokenExchange(...))."
             )
         return Destination(destination, audience=audience, scopes=scopes)
+
+    # --- background work -----------------------------------------------------------------------------------
+
+    def jobs(self, keys: JobKeys, *, service: str, **options: Any) -> Jobs:
+        """Return what seals and opens background work, with the guard's revocations and tenants.
+
+        Args:
+            keys: sign and verify.
+            service: the name of the service whose workers run the jobs.
+            options: of `tenantguard.jobs.Jobs`.
+
+        Raises:
+            ConfigurationError: an argument is not usable.
+        """
+        options.setdefault("revocations", self.revocations)
+        options.setdefault("directory", self.rules.directory)
+        return Jobs(keys, service=service, **options)
 
     # --- the end -------------------------------------------------------------------------------------------
 
