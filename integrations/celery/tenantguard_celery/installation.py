@@ -12,6 +12,7 @@ from typing import Any, Final
 
 from celery import Celery, Task, signals, states
 from celery.exceptions import Ignore
+from kombu import Queue
 from kombu.utils import json as kombu_json
 
 from tenantguard.binding import Binding, enter_binding, leave_binding, raw_binding
@@ -173,7 +174,7 @@ def _sender_of_dead_letters(app: Celery, queue: str) -> Callable[[DeadLetter], N
     def send(letter: DeadLetter) -> None:
         with app.producer_or_acquire() as producer:
             producer.publish(
-                letter._asdict(), routing_key=queue, declare=[app.amqp.Queue(queue)], serializer="json", retry=True
+                letter._asdict(), routing_key=queue, declare=[Queue(queue)], serializer="json", retry=True
             )
 
     return send
