@@ -51,6 +51,9 @@ def make_jobs(prefix: str, **options: Any) -> Jobs:
     jobs.declare(
         f"{prefix}.nightly", runs_as=service_identity("invoice-run", tenant="globex", scopes={"invoices:write"})
     )
+    jobs.declare(
+        f"{prefix}.scheduled", runs_as=service_identity("invoice-run", tenant="globex", scopes={"invoices:write"})
+    )
     return jobs
 
 
