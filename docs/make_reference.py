@@ -137,12 +137,18 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "tenantguard_requests:*",
         ),
     ),
+    "jobs.md": (
+        "Background work",
+        "Jobs that run as whom they were put off for.",
+        ("tenantguard.jobs:*", "tenantguard_celery:*", "tenantguard_taskiq:*"),
+    ),
     "testing.md": ("Testing", "Weapons for your own tests.", ("tenantguard.testing:*",)),
     "errors.md": ("Errors", "One tree; each error knows its HTTP status.", ("tenantguard.errors:*",)),
 }
 PUBLIC = (
     "tenantguard",
     "tenantguard.errors",
+    "tenantguard.jobs",
     "tenantguard.orm",
     "tenantguard.orm.review",
     "tenantguard.orm.rls",
@@ -150,10 +156,12 @@ PUBLIC = (
     "tenantguard.testing",
     "tenantguard.tokens",
     "tenantguard_aiohttp",
+    "tenantguard_celery",
     "tenantguard_fastapi",
     "tenantguard_httpx",
     "tenantguard_redis",
     "tenantguard_requests",
+    "tenantguard_taskiq",
 )
 """The modules whose ``__all__`` is public."""
 

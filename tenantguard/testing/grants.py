@@ -115,6 +115,7 @@ def grant_exchange(
     *,
     issuer: str,
     verify: Callable[[str, str], dict[str, Any]],
+    assertion: dict[str, Any] | None = None,
 ) -> Granted:
     """The client gets a narrower token for the same subject and tenant, and is named in it as the actor.
 
@@ -124,6 +125,7 @@ def grant_exchange(
         issuer: the issuer's URL.
         verify: returns the claims of one of the issuer's own tokens, or raises `OAuthError`; its second argument
             says which token it is.
+        assertion: the claims of the subject token, where it is the client's own assertion and has been verified.
 
     Raises:
         OAuthError: a token that is not good, or an audience or scope that may not be had.
@@ -132,9 +134,14 @@ def grant_exchange(
     """
     require_confidential(client)
     _check_types(parameters)
-    subject = verify(parameters["subject_token"], "subject_token")
-    if not _audiences(subject) & client.accepts:
-        raise OAuthError("invalid_request", "The subject_token is for an audience that this client does not accept.")
+    if assertion is None:
+        subject = verify(parameters["subject_token"], "subject_token")
+        if not _audiences(subject) & client.accepts:
+            raise OAuthError(
+                "invalid_request", "The subject_token is for an audience that this client does not accept."
+            )
+    else:
+        subject = assertion
     tenant = subject.get("tenant_id")
     if client.tenant is not None and client.tenant != tenant:
         raise OAuthError("invalid_request", "The subject_token is of another tenant than the client.")

@@ -19,7 +19,9 @@ from starlette.routing import Route
 
 from tenantguard.errors import ConfigurationError
 from tenantguard.identity import ActorType, validate_tenant_id
+from tenantguard.testing.assertions import is_assertion, verify_assertion
 from tenantguard.testing.grants import (
+    JWT_TYPE,
     TOKEN_EXCHANGE,
     Granted,
     grant_client_credentials,
@@ -268,7 +270,10 @@ class DevIssuer:
             case grant if grant == TOKEN_EXCHANGE and parameters.get("requested_token_type") == TXN_TOKEN_TYPE:
                 return grant_transaction(client, parameters, trust_domain=self.trust_domain, verify=self._verify)
             case grant if grant == TOKEN_EXCHANGE:
-                return grant_exchange(client, parameters, issuer=self.url, verify=self._verify)
+                subject, assertion = parameters.get("subject_token", ""), None
+                if parameters.get("subject_token_type") == JWT_TYPE and is_assertion(client, subject):
+                    assertion = verify_assertion(client, subject, audience=self.url, clock=self._clock)
+                return grant_exchange(client, parameters, issuer=self.url, verify=self._verify, assertion=assertion)
             case None:
                 raise OAuthError("invalid_request", "The request needs a grant_type.")
             case _:

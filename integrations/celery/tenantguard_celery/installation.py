@@ -12,7 +12,7 @@ from typing import Any, Final
 
 from celery import Celery, Task, signals, states
 from celery.exceptions import Ignore
-from kombu import Queue
+from kombu.entity import Queue
 from kombu.utils import json as kombu_json
 
 from tenantguard.binding import Binding, enter_binding, leave_binding, raw_binding
@@ -171,10 +171,10 @@ def _refuse(task: Task, refused: JobRefused) -> None:
 
 
 def _sender_of_dead_letters(app: Celery, queue: str) -> Callable[[DeadLetter], None]:
+    waiting: Any = Queue(queue)  # type: ignore[no-untyped-call]
+
     def send(letter: DeadLetter) -> None:
         with app.producer_or_acquire() as producer:
-            producer.publish(
-                letter._asdict(), routing_key=queue, declare=[Queue(queue)], serializer="json", retry=True
-            )
+            producer.publish(letter._asdict(), routing_key=queue, declare=[waiting], serializer="json", retry=True)
 
     return send
