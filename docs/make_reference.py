@@ -142,6 +142,11 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Jobs that run as whom they were put off for.",
         ("tenantguard.jobs:*", "tenantguard_celery:*", "tenantguard_taskiq:*"),
     ),
+    "tracing.md": (
+        "Tracing and logs",
+        "Spans, baggage and log records that tell for whom, and never a token.",
+        ("tenantguard.logs:*", "tenantguard_opentelemetry:*"),
+    ),
     "testing.md": ("Testing", "Weapons for your own tests.", ("tenantguard.testing:*",)),
     "errors.md": ("Errors", "One tree; each error knows its HTTP status.", ("tenantguard.errors:*",)),
 }
@@ -149,6 +154,7 @@ PUBLIC = (
     "tenantguard",
     "tenantguard.errors",
     "tenantguard.jobs",
+    "tenantguard.logs",
     "tenantguard.orm",
     "tenantguard.orm.review",
     "tenantguard.orm.rls",
@@ -159,6 +165,7 @@ PUBLIC = (
     "tenantguard_celery",
     "tenantguard_fastapi",
     "tenantguard_httpx",
+    "tenantguard_opentelemetry",
     "tenantguard_redis",
     "tenantguard_requests",
     "tenantguard_taskiq",
