@@ -253,7 +253,7 @@ class Play:
         return f"{'run' if written else 'not run'}; {told.removeprefix('job ')}"
 
     def _wait_for(self, found: Callable[[], object]) -> str:
-        end = time.monotonic() + 20
+        end = time.monotonic() + 60
         while time.monotonic() < end:
             result = found()
             if result:

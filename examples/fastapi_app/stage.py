@@ -24,7 +24,7 @@ from examples.fastapi_app import app, billing, ledger
 from tenantguard.jobs import JobKeys
 from tenantguard.testing import DevClient, DevIssuer, DevUser
 
-_DEADLINE = 30.0
+_DEADLINE = 90.0
 """Seconds that the parts have to come up."""
 
 
