@@ -217,10 +217,10 @@ class TenantGuardMiddleware:
                 self._take_away(scope, others, tenant_headers=True)
                 await self.app(scope, receive, socket.send)
                 return
-            if authorization is not None and carried is not None:
-                raise InvalidRequest("The request carries a token twice.", mend="Send it in one place.")
             transaction = None if others is None else self._transaction_token(others)
-            if transaction is not None and carried is None:
+            if carried is not None and (authorization is not None or transaction is not None):
+                raise InvalidRequest("The request carries a token twice.", mend="Send it in one place.")
+            if transaction is not None:
                 identity = await self._admit_transaction(transaction, authorization, others, scope)
                 presented, token_type = PresentedToken(transaction), TXN_TOKEN_TYPE
             elif authorization is not None:

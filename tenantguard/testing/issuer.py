@@ -268,16 +268,32 @@ class DevIssuer:
             case "password":
                 return grant_password(client, parameters, self.users)
             case grant if grant == TOKEN_EXCHANGE and parameters.get("requested_token_type") == TXN_TOKEN_TYPE:
-                return grant_transaction(client, parameters, trust_domain=self.trust_domain, verify=self._verify)
+                return grant_transaction(
+                    client,
+                    parameters,
+                    trust_domain=self.trust_domain,
+                    verify=self._verify,
+                    assertion=self._assertion(client, parameters),
+                )
             case grant if grant == TOKEN_EXCHANGE:
-                subject, assertion = parameters.get("subject_token", ""), None
-                if parameters.get("subject_token_type") == JWT_TYPE and is_assertion(client, subject):
-                    assertion = verify_assertion(client, subject, audience=self.url, clock=self._clock)
-                return grant_exchange(client, parameters, issuer=self.url, verify=self._verify, assertion=assertion)
+                return grant_exchange(
+                    client,
+                    parameters,
+                    issuer=self.url,
+                    verify=self._verify,
+                    assertion=self._assertion(client, parameters),
+                )
             case None:
                 raise OAuthError("invalid_request", "The request needs a grant_type.")
             case _:
                 raise OAuthError("unsupported_grant_type", "This issuer does not know the grant type.")
+
+    def _assertion(self, client: DevClient, parameters: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the claims of the subject token, where it is the client's own assertion; ``None`` for all others."""
+        token = parameters.get("subject_token", "")
+        if parameters.get("subject_token_type") != JWT_TYPE or not is_assertion(client, token):
+            return None
+        return verify_assertion(client, token, audience=self.url, clock=self._clock)
 
     def _verify(self, token: str, what: str, typ: str = "at+jwt") -> dict[str, Any]:
         """Return the claims of one of this issuer's own access or transaction tokens."""

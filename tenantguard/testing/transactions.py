@@ -24,6 +24,7 @@ def grant_transaction(
     *,
     trust_domain: str | None,
     verify: Callable[[str, str, str], dict[str, Any]],
+    assertion: dict[str, Any] | None = None,
 ) -> Granted:
     """Return the claims of a transaction token.
 
@@ -32,6 +33,7 @@ def grant_transaction(
         parameters: the form parameters.
         trust_domain: the one that this issuer serves.
         verify: returns the claims of one of the issuer's own tokens of a ``typ``, or raises `OAuthError`.
+        assertion: the claims of the subject token, where it is the client's own assertion and has been verified.
 
     Raises:
         OAuthError: the subject token is not good, or more is asked for than it holds.
@@ -42,7 +44,9 @@ def grant_transaction(
     if "subject_token" not in parameters or "subject_token_type" not in parameters:
         raise OAuthError("invalid_request", "A transaction needs subject_token and subject_token_type.")
     replaced = parameters["subject_token_type"] == TXN_TOKEN_TYPE
-    subject = verify(parameters["subject_token"], "subject_token", "txntoken+jwt" if replaced else "at+jwt")
+    subject = assertion
+    if subject is None:
+        subject = verify(parameters["subject_token"], "subject_token", "txntoken+jwt" if replaced else "at+jwt")
     wanted = scope_set(parameters.get("scope", ""))
     held = scope_set(str(subject.get("scope", "")))
     if not wanted or not wanted <= (held if client.scopes is None else held & client.scopes):
@@ -55,7 +59,7 @@ def grant_transaction(
         claims = {name: subject[name] for name in _KEPT if name in subject}
         claims["req_wl"] = f"{subject['req_wl']},{client.client_id}"
     else:
-        if not scope_set(subject["aud"]) & client.accepts:
+        if assertion is None and not scope_set(subject["aud"]) & client.accepts:
             raise OAuthError("invalid_request", "The subject_token is for another audience than the client's.")
         claims = {name: subject[name] for name in ("sub", "act", "actor_type") if name in subject}
         claims |= {"aud": trust_domain, "txn": secrets.token_urlsafe(16), "req_wl": client.client_id}

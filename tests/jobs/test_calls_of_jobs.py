@@ -5,7 +5,7 @@ import time
 import jwt
 import pytest
 
-from tenantguard import TenantGuard
+from tenantguard import Issuer, TenantGuard
 from tenantguard.binding import Credential
 from tenantguard.context import bind
 from tenantguard.errors import ExchangeError, NotBound
@@ -27,10 +27,14 @@ def anyio_backend(request):
 
 @pytest.fixture(scope="module")
 def town():
-    client = DevClient("documents", "s3cret", audiences="billing", scopes="read write", jwks=KEYS.public_jwks)
+    audiences = "billing trust.example"
+    client = DevClient("documents", "s3cret", audiences=audiences, scopes="read write", jwks=KEYS.public_jwks)
     other = DevClient("other", "s3cret", audiences="billing", jwks=KEYS.public_jwks)
     billing = CapturingApp()
-    with serve_issuer(clients=[client, other], audience="documents") as issuer, serve(billing) as url:
+    with (
+        serve_issuer(clients=[client, other], audience="documents", trust_domain="trust.example") as issuer,
+        serve(billing) as url,
+    ):
         yield issuer, billing, Destination(url, audience="billing", scopes="read")
 
 
@@ -76,6 +80,23 @@ async def test_a_job_calls_on_in_the_name_of_whom_it_was_put_off_for(town):
     assert "act" not in claims["act"]["act"]
 
 
+async def test_a_job_begins_a_transaction_of_its_own(town):
+    issuer, billing, destination = town
+    inside = Destination(destination.base_url, audience="trust.example", scopes="read", mode="transaction")
+    made = jobs(issuer)
+    exchange = TokenExchange(issuer.token_endpoint, client_id="documents", client_secret="s3cret")
+    billing.clear()
+    async with http_client(inside, exchange) as http, made.running(sealed(made), task="export", queue="q"):
+        await http.get("/x")
+        await http.get("/x")
+    exchange.close()
+    first, second = (captured.headers["txn-token"] for captured in billing.requests)
+    claims = jwt.decode(first, options={"verify_signature": False})
+    assert first == second
+    assert (claims["sub"], claims["tctx"]["tenant_id"], claims["req_wl"]) == ("alice", "acme", "documents")
+    assert claims["act"]["act"]["sub"] == "copilot"
+
+
 async def test_a_job_gets_no_scope_that_it_was_not_declared_with(town):
     issuer, billing, destination = town
     wider = Destination(destination.base_url, audience="billing", scopes="read write")
@@ -109,8 +130,6 @@ async def test_without_an_audience_for_assertions_a_job_calls_nobody(town):
 
 
 def test_the_guard_makes_jobs_with_its_own_revocations():
-    from tenantguard import Issuer
-
     guard = TenantGuard(issuers=[Issuer("https://login.example.com", audience="x")])
     made = guard.jobs(KEYS, service="documents")
     assert made._revocations is guard.revocations

@@ -361,6 +361,19 @@ def test_a_websocket_carries_a_transaction_and_ends_with_its_token(issuer: DevIs
             connect(address, additional_headers={"Txn-Token": txn(issuer, aud="other.example")})
 
 
+def test_a_websocket_that_carries_two_identities_is_refused(issuer: DevIssuer) -> None:
+    with serve(service(issuer, "ledger", websocket_subprotocol="bearer.")) as url:
+        address = url.replace("http:", "ws:") + "/talk"
+        token = issuer.mint("bob", audience="ledger")
+        for headers, protocols in (
+            ({"Txn-Token": txn(issuer)}, [f"bearer.{token}"]),
+            ({"Txn-Token": txn(issuer), "Authorization": f"Bearer {token}"}, None),
+        ):
+            with pytest.raises(InvalidStatus) as refused:
+                connect(address, additional_headers=headers, subprotocols=protocols)
+            assert refused.value.response.status_code == 400
+
+
 def test_limits_of_chains_belong_to_the_verifier_that_is_given() -> None:
     issuer = Issuer("https://login.example.com", audience="ledger")
     with pytest.raises(ConfigurationError, match="limits of chains"):

@@ -120,11 +120,17 @@ def _before(task: Task, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
     try:
         digest = _digest(task_id, args, kwargs, after)
         block = jobs.binding_of(jobs.open_blocking(text, task=task.name, queue=queue, arguments=digest))
-    except JobRefused as refused:
+    except Exception as fault:  # noqa: BLE001 - Celery would swallow it, and nobody would learn why nothing ran
+        refused = fault if isinstance(fault, JobRefused) else _failed(fault)
         setattr(request, _VERDICT, refused)
         jobs.bury(refused, task.name, queue, task_id)
         return
     setattr(request, _VERDICT, True if block is None else enter_binding(_binding_in(block)))
+
+
+def _failed(fault: Exception) -> JobRefused:
+    logger.error("A capsule could not be looked at.", exc_info=fault)
+    return JobRefused(f"Whether the job may run can't be known now ({type(fault).__name__}).", reason="unavailable")
 
 
 def _binding_in(block: bind) -> Binding:
