@@ -108,6 +108,16 @@ async def test_no_cookie_of_one_caller_goes_along_with_the_next(town, kind):
     assert "cookie" not in town.billing.requests[-1].headers
 
 
+async def test_a_body_that_is_streamed_arrives_whole_and_with_the_caller(town, kind):
+    parts = [b"%06d\n" % number for number in range(2000)]
+    async with open_client(kind, town.destination(), town.exchange()) as client:
+        with bind(*caller(town.issuer, scopes=SCOPES)):
+            await client.send("POST", f"{town.billing_url}/upload", body=parts)
+    (captured,) = town.billing.requests
+    assert captured.body == b"".join(parts)
+    assert claims(captured.bearer)["sub"] == "alice"
+
+
 # --- redirects ----------------------------------------------------------------------------------------------
 
 MARKS = {"X-Api-Key": "key-of-the-destination", "Cookie": "own=cookie-of-the-destination", "X-Note": "note-for-billing"}

@@ -16,6 +16,8 @@ from tenantguard.outbound.answers import ClaimNames, Fault, UsableToken
 from tenantguard.outbound.transactions import read_transaction_answer
 from tenantguard.testing import DevIssuer
 from tests.support.callers import caller
+from tests.support.capture import ScriptedEndpoint
+from tests.support.server import serve
 
 pytestmark = pytest.mark.anyio
 TXN = "urn:ietf:params:oauth:token-type:txn_token"
@@ -177,6 +179,28 @@ async def test_a_transaction_holds_the_details_that_its_service_gives_it(town):
         token = (await Carrier(target, exchange).headers(town.billing_url))["txn-token"]
     context = jwt.decode(token, options={"verify_signature": False})["tctx"]
     assert context == {"invoice": 7, "for": "alice", "tenant_id": "acme"}
+
+
+async def test_the_request_is_that_of_the_draft(town):
+    endpoint = ScriptedEndpoint()
+    endpoint.answer = lambda _: json.loads(answer(txn_token()))
+    with serve(endpoint) as url:
+        exchange = town.exchange(token_endpoint=url, request_details=lambda _: {"invoice": 7})
+        target = town.destination(mode="transaction", audience="trust.example")
+        identity, credential = caller(town.issuer, scopes="invoices:read")
+        with bind(identity, credential):
+            await Carrier(target, exchange).headers(town.billing_url)
+    assert endpoint.forms == [
+        {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "requested_token_type": TXN,
+            "audience": "trust.example",
+            "scope": "invoices:read",
+            "subject_token": credential.reveal(),
+            "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "request_details": '{"invoice":7}',
+        }
+    ]
 
 
 async def test_a_token_service_that_makes_no_transactions_gives_a_clear_error(town):
