@@ -44,7 +44,7 @@ class Credential:
             may have copied some of them to another host, and for nothing else.
     """
 
-    __slots__ = ("_digest", "_inbound", "_token", "_transaction", "token_type")
+    __slots__ = ("_digest", "_inbound", "_token", "_transaction", "length", "token_type")
 
     def __init__(
         self,
@@ -54,6 +54,7 @@ class Credential:
         inbound: Iterable[tuple[bytes, bytes]] = (),
     ) -> None:
         self._token = token
+        self.length = len(token)
         self._inbound = inbound
         self._transaction: object = None
         self._digest: bytes | None = None

@@ -11,7 +11,8 @@ from typing import Any, Final, final
 
 import httpx2
 
-from tenantguard.outbound.carrier import HARMLESS_HEADERS, Cargo, Carrier, refuse_body
+from tenantguard.binding import current_binding
+from tenantguard.outbound.carrier import HARMLESS_HEADERS, Carrier, refuse_body
 from tenantguard.outbound.destinations import Destination, Destinations
 from tenantguard.outbound.exchange import TokenExchange
 
@@ -49,33 +50,47 @@ class AuthFlow:
 
     async def async_auth_flow(self, request: Any) -> AsyncGenerator[Any, Any]:
         """Called by the client for each request of an async client, before redirects."""
-        cargo = self._prepare(request)
-        if cargo is None:
+        destination = self._prepare(request)
+        if destination is None:
             yield request
             return
-        if cargo.value is None:
+        binding = current_binding()
+        header, value, cargo = "authorization", self._carrier.warm(destination, binding), None
+        if value is None:
+            cargo = self._carrier.cargo(destination)
             # Whatever is there goes first: if no token can be had, the request is left without any.
             request.headers.pop(cargo.header, None)
-        request.headers[cargo.header] = cargo.value or await self._carrier.obtain(cargo)
+            header, value = cargo.header, await self._carrier.obtain(cargo)
+        request.headers[header] = value
         response = yield request
         if response.status_code == 401:
-            self._carrier.refused(cargo)
+            if cargo is None:
+                self._carrier.warm_refused(destination, binding)
+            else:
+                self._carrier.refused(cargo)
 
     def sync_auth_flow(self, request: Any) -> Generator[Any, Any, None]:
         """Called by the client for each request of a sync client, before redirects."""
-        cargo = self._prepare(request)
-        if cargo is None:
+        destination = self._prepare(request)
+        if destination is None:
             yield request
             return
-        if cargo.value is None:
+        binding = current_binding()
+        header, value, cargo = "authorization", self._carrier.warm(destination, binding), None
+        if value is None:
+            cargo = self._carrier.cargo(destination)
             request.headers.pop(cargo.header, None)
-        request.headers[cargo.header] = cargo.value or self._carrier.obtain_blocking(cargo)
+            header, value = cargo.header, self._carrier.obtain_blocking(cargo)
+        request.headers[header] = value
         response = yield request
         if response.status_code == 401:
-            self._carrier.refused(cargo)
+            if cargo is None:
+                self._carrier.warm_refused(destination, binding)
+            else:
+                self._carrier.refused(cargo)
 
-    def _prepare(self, request: Any) -> Cargo | None:
-        """Take off the request what may not go where it goes; return what it must carry."""
+    def _prepare(self, request: Any) -> Destination | None:
+        """Take off the request what may not go where it goes; return the destination whose token it must carry."""
         carrier, url, extensions = self._carrier, request.url, request.extensions
         destination = carrier.destinations.find(url)
         if _MARK in extensions and extensions[_MARK][0] is not destination:
@@ -85,7 +100,7 @@ class AuthFlow:
         if destination is None:
             return None
         extensions[_MARK] = (destination, url)
-        return None if destination.mode == "none" else carrier.cargo(destination)
+        return None if destination.mode == "none" else destination
 
 
 @final

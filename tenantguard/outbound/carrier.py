@@ -10,12 +10,12 @@ from typing import Any, Final, NamedTuple, final
 
 import httpx2
 
-from tenantguard.binding import current_binding
+from tenantguard.binding import Binding, current_binding
 from tenantguard.errors import ConfigurationError, OutboundError
 from tenantguard.outbound.destinations import Destination, Destinations
 from tenantguard.outbound.exchange import TokenExchange
-from tenantguard.outbound.mistakes import mistakes_in
-from tenantguard.outbound.token_requests import TXN_TOKEN, TokenRequest, bound_caller
+from tenantguard.outbound.mistakes import PLAIN_HEADERS, mistakes_in
+from tenantguard.outbound.token_requests import TXN_TOKEN, TokenRequest, bound_caller, exchange_key
 from tenantguard.outbound.transactions import TXN_TOKEN_HEADER
 
 __all__ = ["HARMLESS_HEADERS", "Cargo", "Carrier", "headers_as_bytes", "refuse_body"]
@@ -98,6 +98,20 @@ class Carrier:
     def __repr__(self) -> str:
         return f"Carrier({self.destinations!r})"
 
+    def warm(self, destination: Destination, binding: Binding | None) -> str | None:
+        """Return the Authorization header of a call that exchanges a token, if one is at hand; ``None`` for all others.
+
+        Args:
+            destination: where the call goes.
+            binding: what is bound.
+        """
+        if destination.mode != "exchange" or binding is None or binding.system is not None:
+            return None
+        identity, credential = binding.identity, binding.credential
+        if identity is None or credential is None or self._exchange is None:
+            return None
+        return self._exchange.warm(exchange_key(identity, credential, destination))
+
     def cargo(self, destination: Destination) -> Cargo:
         """Return what a call to a destination carries for whoever is bound now.
 
@@ -167,6 +181,12 @@ class Carrier:
         if self._exchange is not None and cargo.wanted is not None:
             self._exchange.forget(cargo.wanted)
 
+    def warm_refused(self, destination: Destination, binding: Binding | None) -> None:
+        """Do as `refused` for a token that `warm` returned."""
+        if binding is not None and binding.identity is not None and binding.credential is not None:
+            wanted = TokenRequest.on_behalf_of(binding.identity, binding.credential, destination)
+            self.refused(Cargo("authorization", wanted=wanted))
+
     async def headers(self, url: httpx2.URL | str) -> dict[str, str]:
         """Return the headers that a call to ``url`` must carry: one, or none where nobody is declared there.
 
@@ -208,13 +228,18 @@ class Carrier:
             return _NO_NAMES
         stranger = destination is None
         credential = binding.credential
-        if credential is not None:
-            token = credential.reveal()
-            if len(token) <= len(target) and token.encode("utf-8", "surrogatepass") in target:
-                raise OutboundError(
-                    f"The URL of a request to {_where(destination)} holds the caller's own token.",
-                    mend="Declare a destination; never put a token into a URL.",
-                )
+        if (
+            credential is not None
+            and credential.length <= len(target)
+            and credential.reveal().encode("utf-8", "surrogatepass") in target
+        ):
+            raise OutboundError(
+                f"The URL of a request to {_where(destination)} holds the caller's own token.",
+                mend="Declare a destination; never put a token into a URL.",
+            )
+        headers = [pair for pair in headers if pair[0] not in PLAIN_HEADERS]
+        if not headers:
+            return _NO_NAMES
         found = mistakes_in(headers, binding, stranger=stranger)
         if not found:
             return _NO_NAMES

@@ -11,13 +11,13 @@ from typing import Final
 from tenantguard.binding import Binding
 from tenantguard.forged_headers import IDENTITY_HEADERS
 
-__all__ = ["mistakes_in"]
+__all__ = ["PLAIN_HEADERS", "mistakes_in"]
 
 Pairs = Iterable[tuple[bytes, bytes]]
 
 _SECRETS: Final = frozenset({b"authorization", b"cookie", b"dpop", b"proxy-authorization", b"txn-token", b"x-api-key"})
 _IDENTITY: Final = frozenset(name.encode() for name in IDENTITY_HEADERS)
-_PLAIN: Final = frozenset(
+PLAIN_HEADERS: Final = frozenset(
     spelling
     for name in (
         b"accept",
@@ -41,13 +41,12 @@ def mistakes_in(headers: Pairs, binding: Binding | None, *, stranger: bool) -> l
     """Return the names of the headers that hold what came in with the bound request.
 
     Args:
-        headers: of the outbound request, as bytes.
+        headers: of the outbound request, as bytes, without `PLAIN_HEADERS`.
         binding: what is bound.
         stranger: True where the request goes to nobody declared. Then headers that name the tenant, subject or actor
             count too; a declared destination learns them anyway.
     """
-    headers = [pair for pair in headers if pair[0] not in _PLAIN]
-    if not headers or binding is None or binding.identity is None:
+    if binding is None or binding.identity is None:
         return []
     found: list[bytes] = []
     credential = binding.credential

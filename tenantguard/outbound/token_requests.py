@@ -12,7 +12,7 @@ from tenantguard.errors import NotBound, OutboundError
 from tenantguard.identity import Identity
 from tenantguard.outbound.destinations import Destination
 
-__all__ = ["ACCESS_TOKEN", "TOKEN_EXCHANGE", "TXN_TOKEN", "TokenRequest", "bound_caller"]
+__all__ = ["ACCESS_TOKEN", "TOKEN_EXCHANGE", "TXN_TOKEN", "TokenRequest", "bound_caller", "exchange_key"]
 
 TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
 """Grant type of RFC 8693, section 2.1."""
@@ -24,6 +24,18 @@ _HOW_TO_DECLARE_OWN_CALLS: Final = (
     'Make the call while a request with a token is served, or declare the destination with mode="client_credentials" '
     "if the service calls for itself."
 )
+
+
+def exchange_key(identity: Identity, credential: Credential, destination: Destination) -> tuple[object, ...]:
+    """Return what identifies the token that was exchanged for a caller and a destination."""
+    tenant = identity.tenant
+    return (
+        credential.digest,
+        tenant.id if tenant is not None else None,
+        identity.subject.id,
+        identity.actor.id,
+        destination.key,
+    )
 
 
 @final
@@ -56,16 +68,10 @@ class TokenRequest:
     @classmethod
     def on_behalf_of(cls, identity: Identity, credential: Credential, destination: Destination) -> "TokenRequest":
         """Return the wish for a token that carries ``identity`` to ``destination`` (RFC 8693, section 2.1)."""
-        tenant = identity.tenant
-        key = (
-            credential.digest,
-            tenant.id if tenant is not None else None,
-            identity.subject.id,
-            identity.actor.id,
-            destination.key,
+        key = exchange_key(identity, credential, destination)
+        if destination.mode == "transaction":
             # A transaction is one request; the same caller's next one is another.
-            credential.transaction if destination.mode == "transaction" else None,
-        )
+            key = (*key, credential.transaction)
         return cls(key, destination, identity, credential)
 
     @classmethod
