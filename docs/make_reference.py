@@ -41,6 +41,7 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "tenantguard:TenantStatus",
             "tenantguard.identity:AuthorizationDetail",
             "tenantguard.identity:Confirmation",
+            "tenantguard.identity:Transaction",
             "tenantguard:service_identity",
             "tenantguard:bind",
             "tenantguard:system",
@@ -74,6 +75,8 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
             "tenantguard.tokens:ClaimsProfile",
             "tenantguard.tokens:ClaimsMapping",
             "tenantguard.tokens:Verified",
+            "tenantguard.tokens:ChainRules",
+            "tenantguard:transaction_issuer",
             "tenantguard:oidc",
             "tenantguard:auth0",
             "tenantguard:clerk",
@@ -138,7 +141,22 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
     "outbound.md": (
         "Outbound calls",
         "Who may receive what, and the tokens that carry a caller on.",
-        ("tenantguard.outbound:*",),
+        (
+            "tenantguard.outbound:*",
+            "tenantguard_httpx:*",
+            "tenantguard_aiohttp:*",
+            "tenantguard_requests:*",
+        ),
+    ),
+    "jobs.md": (
+        "Background work",
+        "Jobs that run as whom they were put off for.",
+        ("tenantguard.jobs:*", "tenantguard_celery:*", "tenantguard_taskiq:*"),
+    ),
+    "tracing.md": (
+        "Tracing and logs",
+        "Spans, baggage and log records that tell for whom, and never a token.",
+        ("tenantguard.logs:*", "tenantguard_opentelemetry:*"),
     ),
     "testing.md": ("Testing", "Weapons for your own tests.", ("tenantguard.testing:*",)),
     "errors.md": ("Errors", "One tree; each error knows its HTTP status.", ("tenantguard.errors:*",)),
@@ -146,6 +164,8 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
 PUBLIC = (
     "tenantguard",
     "tenantguard.errors",
+    "tenantguard.jobs",
+    "tenantguard.logs",
     "tenantguard.orm",
     "tenantguard.orm.citus",
     "tenantguard.orm.placement",
@@ -155,8 +175,14 @@ PUBLIC = (
     "tenantguard.outbound",
     "tenantguard.testing",
     "tenantguard.tokens",
+    "tenantguard_aiohttp",
+    "tenantguard_celery",
     "tenantguard_fastapi",
+    "tenantguard_httpx",
+    "tenantguard_opentelemetry",
     "tenantguard_redis",
+    "tenantguard_requests",
+    "tenantguard_taskiq",
 )
 """The modules whose ``__all__`` is public."""
 

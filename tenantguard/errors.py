@@ -26,6 +26,7 @@ __all__ = [
     "InvalidTenantId",
     "InvalidToken",
     "IssuerUnavailable",
+    "JobRefused",
     "MissingCredential",
     "NonceRequired",
     "NotBound",
@@ -351,3 +352,25 @@ class OutboundError(TenantGuardError):
 
 class ExchangeError(OutboundError):
     """The token service refused or spoiled a token exchange (RFC 8693). Nothing is sent in its place."""
+
+
+# --- jobs ------------------------------------------------------------------------------------------------
+
+
+class JobRefused(TenantGuardError):
+    """A job may not run: its capsule is forged, expired or used, or whom it was for has been revoked meanwhile.
+
+    Args:
+        message: what was wrong.
+        reason: one word for dead letters and metrics, for example ``"replayed"``.
+    """
+
+    status = 403
+    title = "Job refused"
+
+    def __init__(self, message: str, *, reason: str = "refused") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["JobRefused"], tuple[str], dict[str, object]]:
+        return type(self), (self.message,), {"reason": self.reason}

@@ -28,6 +28,7 @@ __all__ = [
     "Identity",
     "Tenant",
     "TenantStatus",
+    "Transaction",
     "service_identity",
     "validate_tenant_id",
 ]
@@ -177,6 +178,26 @@ class Confirmation(msgspec.Struct, frozen=True, gc=False):
     x5t_s256: str | None = None
 
 
+class Transaction(msgspec.Struct, frozen=True, gc=False):
+    """The transaction that a request is part of (draft-ietf-oauth-transaction-tokens): the same in every service.
+
+    Args:
+        id: ``txn``, unique in the trust domain.
+        requested_by: ``req_wl``: the services that asked for its token and for replacements, in that order.
+        json: ``tctx``, what it is about, as JSON text; `context` decodes it.
+    """
+
+    id: str
+    requested_by: tuple[str, ...] = ()
+    json: str = "{}"
+
+    @property
+    def context(self) -> dict[str, object]:
+        """What the transaction is about, as a new dict. No service on the way can change it."""
+        decoded: dict[str, object] = msgspec.json.decode(self.json)
+        return decoded
+
+
 class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The verified whole that a request, job or script runs as.
 
@@ -204,6 +225,7 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         acr: authentication context class.
         amr: authentication methods.
         confirmation: the sender constraint.
+        transaction: the transaction that the request is part of, where it came with a transaction token.
 
     Raises:
         TypeError: a part that decides access is of the wrong kind, for example scopes that are one text. Struct
@@ -230,6 +252,7 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     acr: str | None = None
     amr: tuple[str, ...] = ()
     confirmation: Confirmation | None = None
+    transaction: Transaction | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.subject, Actor) or not isinstance(self.actor, Actor):
