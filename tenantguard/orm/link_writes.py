@@ -18,19 +18,14 @@ from tenantguard.orm.lifts import MOVE, WRITE
 from tenantguard.orm.links import Link, LinkCheck, computes_own_link, invents_value, links_of, selects_own_link
 from tenantguard.orm.marks import TENANT
 from tenantguard.orm.scoping import ScopingMixin
-from tenantguard.orm.vouching import refuse
+from tenantguard.orm.vouching import names_column, refuse
 
-__all__ = ["LinkingMixin", "names_column"]
+__all__ = ["LinkingMixin"]
 
 Noted = BindParameter[Any] | str | Column[Any] | Key
 """A parameter, its name, the column whose default fills it, or a key that has the bound value."""
 
 _ABSENT: Final = object()
-
-
-def names_column(key: Any, column: Column[Any]) -> bool:
-    """True if a key of a VALUES or SET mapping means the column."""
-    return key is column or getattr(key, "key", key) == column.key
 
 
 def _unknown(link: Link, how: str) -> ForeignTenantWrite:

@@ -20,11 +20,11 @@ from tenantguard.binding import SYSTEM_MODE
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
 from tenantguard.orm.classify import Key, Owned, Shared, belongs_to_tenants, classify_alone, table_of
 from tenantguard.orm.lifts import MOVE, WRITE
-from tenantguard.orm.link_writes import LinkingMixin, names_column
+from tenantguard.orm.link_writes import LinkingMixin
 from tenantguard.orm.marks import TENANT
 from tenantguard.orm.predicates import check_wide, key_value
 from tenantguard.orm.side_effects import refuse_actions, refuse_replacing
-from tenantguard.orm.vouching import refuse
+from tenantguard.orm.vouching import names_column, refuse
 
 __all__ = ["WritingMixin"]
 
@@ -81,6 +81,7 @@ class WritingMixin(LinkingMixin):
         froms = [core.table, *(element for element in state._extra_froms if element not in targets)]
         self.vouch_for_parts(core.get_children(), froms)
         if kind == "update":
+            self.vouch_for_values(state, froms, "onupdate")
             # MySQL's UPDATE of several tables sets columns of the others as well.
             assigned = [key.table for key in (state._dict_parameters or {}) if isinstance(key, Column)]
             targets += [table for table in assigned if table in froms and table not in targets]
@@ -204,6 +205,7 @@ class WritingMixin(LinkingMixin):
         state = insert_stmt._compile_state_factory(insert_stmt, self, **kw)
         core = state.statement
         self.vouch_for_parts(core.get_children(), [core.table])
+        self.vouch_for_values(state, [core.table], "default")
         kind = self.classify(core.table)
         refuse_replacing(core.table, self.dialect.name)
         if self.lifts.holds(WRITE, core.table) or self.lifts.holds(MOVE, core.table):
@@ -221,12 +223,7 @@ class WritingMixin(LinkingMixin):
         with self.planned([core.table], insert=True):
             text = render(_Compiled(state), visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)
         self.name_prefetched(self.insert_prefetch)
-        for key in by_default:
-            if key.column not in self.insert_prefetch:
-                raise StatementRefused(
-                    f"The {key.dimension} key of {core.table.name!r} would not be filled by this INSERT.",
-                    mend="Give the column default=stamp_tenant.",
-                )
+        for key in by_default:  # where none would be filled, there is no such parameter, and the comparison fails
             self.checked_binds.append((self._within_exec_param_key_getter(key.column), key))
         return text
 

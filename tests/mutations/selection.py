@@ -7,7 +7,7 @@ __all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
 _ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
 _ORM: Final = {
     name: f"tests/orm/test_{name}.py"
-    for name in "refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
+    for name in "write_checks own_renderings refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
 }
 _OWN: Final = {"own reads": "tests/orm/test_reads.py", "own writes": "tests/orm/test_writes.py"}
 _FILES: Final = {
@@ -30,10 +30,10 @@ _NAMES: Final = {
     "orm/scoping": "own reads,reads",
     "orm/predicates": "own reads,reach",
     "orm/froms": "own reads,reads",
-    "orm/writes": "own writes,writes",
+    "orm/writes": "write_checks,own_renderings,own writes,writes",
     "orm/link_writes": "family,writes",
     "orm/links": "family,writes",
-    "orm/vouching": "refusals,connections",
+    "orm/vouching": "own_renderings,refusals,connections",
     "orm/fragments": "fragments,refusals,connections",
     "orm/identifiers": "refusals,connections",
     "orm/connections": "doors,connections",
