@@ -188,6 +188,11 @@ class VouchingMixin(SQLCompiler):
             self.question("a template string")
         return super().visit_tstring(tstring, add_to_result_map=add_to_result_map, **kw)
 
+    def visit_tstring_text(self, element: Any, **kw: Any) -> str:
+        if not self.unscoped:
+            self.question("a part of a template string")
+        return super().visit_tstring_text(element, **kw)
+
     def visit_column(self, column: Any, *args: Any, **kw: Any) -> str:
         if column.is_literal and not self.unscoped and not is_plain_fragment(column.name):
             self.question("a literal_column()")

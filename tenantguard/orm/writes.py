@@ -14,7 +14,6 @@ from typing import Any, Final, final
 from sqlalchemy import BindParameter, Column, Table, and_
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.util import tables_from_leftmost
-from sqlalchemy.sql.visitors import Visitable
 
 from tenantguard.binding import SYSTEM_MODE
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
@@ -163,7 +162,7 @@ class WritingMixin(LinkingMixin):
         Raises:
             ForeignTenantWrite: the new tenant is no value, or a foreign key would point back.
         """
-        kind = self.classify(table)
+        kind = self.classify(table_of(table))
         if not isinstance(kind, Owned) or several or not isinstance(table, Table):
             raise ForeignTenantWrite(
                 f"Rows of {getattr(table, 'name', '')!r} can't be moved so.",
@@ -302,11 +301,6 @@ class WritingMixin(LinkingMixin):
             table = statement.table
             kind = self.classify(table)
             values = dict(on_conflict.update_values_to_set)
-            self.vouch_for_parts(
-                on_conflict.update_whereclause,
-                on_conflict.inferred_target_whereclause,
-                [value for value in values.values() if isinstance(value, Visitable)],
-            )
             for key in values:
                 # Other names would be rendered as they are, and the database could know a column by them.
                 if not (key in table.c if isinstance(key, str) else table.c.contains_column(key)):

@@ -7,7 +7,7 @@ __all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
 _ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
 _ORM: Final = {
     name: f"tests/orm/test_{name}.py"
-    for name in "write_checks own_renderings refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
+    for name in "write_checks own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
 }
 _OWN: Final = {"own reads": "tests/orm/test_reads.py", "own writes": "tests/orm/test_writes.py"}
 _FILES: Final = {
@@ -25,15 +25,15 @@ ON_SERVERS: Final = "postgresql or mariadb"
 """Who survives on SQLite as well is asked about on the others."""
 
 _NAMES: Final = {
-    "orm/compiler": "executions,doors,refusals",
-    "orm/execution": "executions,doors,refusals,last_steps,connections",
-    "orm/scoping": "own reads,reads",
-    "orm/predicates": "own reads,reach",
-    "orm/froms": "own reads,reads",
+    "orm/compiler": "fences,executions,doors,refusals",
+    "orm/execution": "scope_checks,executions,doors,refusals,last_steps,connections",
+    "orm/scoping": "fences,scope_checks,own reads,reads",
+    "orm/predicates": "scope_checks,own reads,reach",
+    "orm/froms": "scope_checks,fences,own reads,reads",
     "orm/writes": "write_checks,own_renderings,own writes,writes",
     "orm/link_writes": "family,writes",
     "orm/links": "family,writes",
-    "orm/vouching": "own_renderings,refusals,connections",
+    "orm/vouching": "textual_parts,own_renderings,refusals,connections",
     "orm/fragments": "fragments,refusals,connections",
     "orm/identifiers": "refusals,connections",
     "orm/connections": "doors,connections",

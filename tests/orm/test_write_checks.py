@@ -174,6 +174,9 @@ def test_an_update_of_several_tables_sets_no_key(db: Session) -> None:
 MOVED = update(items).values(tenant="b", box_id=None).options(move_rows(items, reason="a test"))
 MOVES: dict[str, Any] = {
     "a child": update(labels).values(name="x").options(move_rows(labels, reason="a test")),
+    "an alias": (lambda x: update(x).values(tenant="b", box_id=None).options(move_rows(x, reason="a test")))(
+        items.alias()
+    ),
     "with another table": MOVED.where(items.c.box_id == boxes.c.id),
 }
 
