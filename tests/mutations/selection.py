@@ -7,7 +7,7 @@ __all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
 _ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
 _ORM: Final = {
     name: f"tests/orm/test_{name}.py"
-    for name in "write_checks own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
+    for name in "write_checks link_checks own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
 }
 _OWN: Final = {"own reads": "tests/orm/test_reads.py", "own writes": "tests/orm/test_writes.py"}
 _FILES: Final = {
@@ -31,8 +31,8 @@ _NAMES: Final = {
     "orm/predicates": "scope_checks,own reads,reach",
     "orm/froms": "scope_checks,fences,own reads,reads",
     "orm/writes": "write_checks,own_renderings,own writes,writes",
-    "orm/link_writes": "family,writes",
-    "orm/links": "family,writes",
+    "orm/link_writes": "link_checks,family,writes",
+    "orm/links": "link_checks,family,writes",
     "orm/vouching": "textual_parts,own_renderings,refusals,connections",
     "orm/fragments": "fragments,refusals,connections",
     "orm/identifiers": "refusals,connections",
