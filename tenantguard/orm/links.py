@@ -190,7 +190,11 @@ def computes_own_link(value: Any, link: Link, ctes: list[CTE]) -> bool:
     if at is None:
         return False
     if isinstance(query, UpdateBase):
-        return _points_alike(list(query.exported_columns)[at], link)
+        returned: Any = list(query.exported_columns)[at]
+        while isinstance(returned, Grouping | Label):
+            returned = returned.element
+        # Of other elements the name could mean another one.
+        return real_table(getattr(returned, "table", None)) is real_table(query.table) and _points_alike(returned, link)
     return selects_own_link(query, at, link, ctes)
 
 
@@ -225,7 +229,7 @@ def selects_own_link(query: Any, at: int, link: Link, ctes: list[CTE]) -> bool:
     if not isinstance(query, Select):
         return False
     selected: Any = query._all_selected_columns
-    if at >= len(selected) or not all(map(_is_one_column, selected)):
+    if not all(map(_is_one_column, selected)):
         return False
     value: Any = selected[at]
     while isinstance(value, Grouping | Label):
@@ -274,10 +278,9 @@ def _points_alike(value: Any, link: Link) -> bool:
 
     The keys in a shared table are those of any tenant.
     """
-    bases = [real_table(base) for base in value.base_columns] if isinstance(value, ColumnElement) else []
-    if len(link.targets) != 1 or len(bases) != 1:
+    if len(link.targets) != 1:
         return False
-    base = bases[0]
+    base = real_table(next(iter(value.base_columns)))
     if base is link.targets[0]:
         return True
     if not isinstance(base, Column) or not isinstance(base.table, Table):

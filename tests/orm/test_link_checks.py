@@ -13,6 +13,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    TypeDecorator,
     column,
     create_engine,
     func,
@@ -53,10 +54,21 @@ def table(name: str, *more: Any, of: MetaData = metadata) -> Table:
     )
 
 
+class Inventing(TypeDecorator[int]):
+    """Stores a number where it is given none."""
+
+    impl = Integer
+    cache_ok = True
+
+    def process_bind_param(self, value: int | None, dialect: Any) -> int:
+        return OF_B
+
+
 folders = table("linked_folders", Column("name", String(99)), Column("parent_id", ForeignKey("linked_folders.id")))
 documents = table("linked_documents", Column("name", String(99)), Column("folder_id", ForeignKey("linked_folders.id")))
 by_default = table("linked_by_default", Column("folder_id", ForeignKey("linked_folders.id"), default=lambda: OF_B))
 by_server = table("linked_by_server", Column("folder_id", ForeignKey("linked_folders.id"), server_default=str(OF_B)))
+inventive = table("linked_inventive", Column("folder_id", Inventing, ForeignKey("linked_folders.id")))
 places = Table(
     "linked_places",
     metadata,
@@ -134,6 +146,15 @@ def test_a_foreign_key_that_contains_keys_which_are_compared_loosely_is_looked_u
     refused(engine, insert(exact_to_loose).values(number=7), "does not have")
 
 
+def test_a_foreign_key_that_contains_the_tenants_keys_alone_is_looked_up_for_narrowed_identities() -> None:
+    assert len(links_of(exact_to_exact, frozenset({"workspace"}))) == 1
+
+
+def test_a_foreign_key_of_a_type_that_makes_values_of_none_is_not_written(engine: Engine) -> None:
+    for statement in (insert(inventive).values(folder_id=None), update(inventive).values(folder_id=None)):
+        refused(engine, statement, "makes values of none")
+
+
 def test_a_foreign_key_to_a_table_that_is_not_known_is_not_written(engine: Engine) -> None:
     for statement in (insert(astray).values(folder_id=1), update(astray).values(folder_id=1)):
         refused(engine, statement, "a table that its MetaData lacks")
@@ -186,7 +207,17 @@ def test_a_foreign_key_of_several_columns_is_looked_up_as_a_whole(engine: Engine
 
 # --- computed ------------------------------------------------------------------------------------------------
 
+
+def renamed() -> Any:
+    """Return a column of a subquery that says another key than its name."""
+    made: Any = column("n")
+    made.key, made.table = "k", select(folders.c.id.label("k"), literal(OF_B).label("n")).subquery()
+    return made
+
+
 RETURNING = insert(folders).values(id=60, name="x")
+SUBQUERY = select(folders.c.id).subquery()
+FROM_OTHER = update(documents).where(documents.c.id == SUBQUERY.c.id).values(name="x")
 TEXTUAL = text("SELECT 900000 AS id").columns(folders.c.id)
 COMPUTED: dict[str, Any] = {
     "two columns": select(folders.c.id, folders.c.name).scalar_subquery(),
@@ -202,6 +233,10 @@ COMPUTED: dict[str, Any] = {
     "another column that is returned": select(
         RETURNING.returning(folders.c.name, folders.c.id).cte().c.name
     ).scalar_subquery(),
+    "a column of another element that is returned": select(
+        FROM_OTHER.returning(SUBQUERY.c.id).cte().c.id
+    ).scalar_subquery(),
+    "a column that says another key": select(renamed()).scalar_subquery(),
     "a text that is selected": select(TEXTUAL.subquery().c.id).scalar_subquery(),
     "a column of no table": select(column("id")).select_from(folders).scalar_subquery(),
 }
@@ -210,6 +245,15 @@ COMPUTED: dict[str, Any] = {
 @pytest.mark.parametrize("name", COMPUTED)
 def test_a_foreign_key_is_computed_of_ones_own_alone(engine: Engine, name: str) -> None:
     refused(engine, update(documents).values(folder_id=COMPUTED[name]), "from an SQL expression")
+
+
+def test_a_foreign_key_is_computed_of_what_a_statement_changes() -> None:
+    engine = protect(create_engine("postgresql+psycopg://"), metadata=metadata)
+    for returned in (folders.c.id, folders.c.id.label("number")):
+        (chosen,) = (update(folders).values(name="x").returning(returned).cte()).c
+        with bind(A):
+            statement = update(documents).values(folder_id=select(chosen).limit(1).scalar_subquery())
+            assert "RETURNING linked_folders.id" in str(statement.compile(engine))
 
 
 def test_a_foreign_key_is_not_computed_by_a_text_where_raw_sql_may_run(engine: Engine) -> None:
