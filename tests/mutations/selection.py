@@ -7,7 +7,7 @@ __all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
 _ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
 _ORM: Final = {
     name: f"tests/orm/test_{name}.py"
-    for name in "write_checks link_checks own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
+    for name in "write_checks link_checks dialect_steps own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
 }
 _OWN: Final = {"own reads": "tests/orm/test_reads.py", "own writes": "tests/orm/test_writes.py"}
 _FILES: Final = {
@@ -37,7 +37,7 @@ _NAMES: Final = {
     "orm/fragments": "fragments,refusals,connections",
     "orm/identifiers": "refusals,connections",
     "orm/connections": "doors,connections",
-    "orm/last_steps": "last_steps",
+    "orm/last_steps": "dialect_steps,last_steps",
     "orm/results": "state",
     "orm/pins": "state",
     "orm/attached": "state",
