@@ -7,7 +7,7 @@ __all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
 _ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
 _ORM: Final = {
     name: f"tests/orm/test_{name}.py"
-    for name in "declarations write_checks link_checks dialect_steps own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
+    for name in "session_checks declarations write_checks link_checks dialect_steps own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
 }
 _OWN: Final = {"own reads": "tests/orm/test_reads.py", "own writes": "tests/orm/test_writes.py"}
 _FILES: Final = {
@@ -35,19 +35,19 @@ _NAMES: Final = {
     "orm/links": "link_checks,family,writes",
     "orm/vouching": "textual_parts,own_renderings,refusals,connections",
     "orm/fragments": "fragments,refusals,connections",
-    "orm/identifiers": "refusals,connections",
-    "orm/connections": "doors,connections",
+    "orm/identifiers": "session_checks,refusals,connections",
+    "orm/connections": "session_checks,doors,connections",
     "orm/last_steps": "dialect_steps,last_steps",
-    "orm/results": "state",
-    "orm/pins": "state",
-    "orm/attached": "state",
-    "orm/strangers": "doors,connections",
+    "orm/results": "session_checks,state",
+    "orm/pins": "session_checks,state",
+    "orm/attached": "session_checks,state",
+    "orm/strangers": "session_checks,doors,connections",
     "orm/side_effects": "declarations,writes",
     "orm/classify": "declarations,refusals,model_libraries,family",
     "orm/marks": "declarations,model_libraries,reach,refusals",
     "orm/tables": "declarations,refusals,model_libraries",
     "orm/lifts": "declarations,reach,doors",
-    "orm/caches": "doors,reach,state",
+    "orm/caches": "session_checks,doors,reach,state",
     "binding": "binding,doors,reach",
     "permits": "binding,doors,reach",
     "blocks": "binding",
