@@ -15,6 +15,7 @@ _FILES: Final = {
     **_ORM,
     **_ATTACKS,
     "binding": "tests/context/test_binding.py",
+    "block_checks": "tests/context/test_block_checks.py",
 }
 
 ALL: Final = tuple(_FILES.values())
@@ -48,9 +49,9 @@ _NAMES: Final = {
     "orm/tables": "declarations,refusals,model_libraries",
     "orm/lifts": "declarations,reach,doors",
     "orm/caches": "session_checks,doors,reach,state",
-    "binding": "binding,doors,reach",
-    "permits": "binding,doors,reach",
-    "blocks": "binding",
+    "binding": "block_checks,session_checks,binding,doors,reach",
+    "permits": "block_checks,binding,doors,reach",
+    "blocks": "block_checks,binding",
 }
 FIRST: Final = {module: tuple(_FILES[name] for name in names.split(",")) for module, names in _NAMES.items()}
 """The tests that are asked first about each module."""
