@@ -7,7 +7,7 @@ __all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
 _ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
 _ORM: Final = {
     name: f"tests/orm/test_{name}.py"
-    for name in "session_checks declarations write_checks link_checks dialect_steps own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
+    for name in "mysql_checks session_checks declarations write_checks link_checks dialect_steps own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
 }
 _OWN: Final = {"own reads": "tests/orm/test_reads.py", "own writes": "tests/orm/test_writes.py"}
 _FILES: Final = {
@@ -35,6 +35,9 @@ _NAMES: Final = {
     "orm/link_writes": "link_checks,family,writes",
     "orm/links": "link_checks,family,writes",
     "orm/vouching": "textual_parts,own_renderings,refusals,connections",
+    "orm/mysql": "mysql_checks,mariadb",
+    "orm/key_types": "key_comparison,declarations",
+    "orm/protect": "dialect_steps,last_steps,session_checks,scope_checks,declarations,doors,refusals",
     "orm/fragments": "fragments,refusals,connections",
     "orm/identifiers": "session_checks,refusals,connections",
     "orm/connections": "session_checks,doors,connections",

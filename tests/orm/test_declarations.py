@@ -12,6 +12,7 @@ from sqlalchemy import (
     MetaData,
     String,
     Table,
+    TypeDecorator,
     UniqueConstraint,
     create_engine,
     insert,
@@ -165,6 +166,34 @@ def test_an_owned_table_is_narrowed_through_its_parent() -> None:
     kind = classify_alone(through(owned_table(), tenant()))
     assert isinstance(kind, Owned)
     assert kind.through is not None
+
+
+class Prefixed(TypeDecorator[str]):
+    """Stores a longer text than it is given."""
+
+    impl = String(4)
+    cache_ok = True
+
+    def process_bind_param(self, value: str | None, dialect: Any) -> str | None:
+        return value if value is None else f"t-{value}"
+
+    def process_result_value(self, value: str | None, dialect: Any) -> str | None:
+        return value if value is None else value.removeprefix("t-")
+
+
+def test_an_id_that_is_stored_longer_than_its_column_is_no_key() -> None:
+    kind = classify_alone(table(Column("tenant", Prefixed, info=tenant_key(), nullable=False)))
+    assert isinstance(kind, Owned)
+    assert kind.convert("ab") == "ab"
+    with pytest.raises(ValueError, match="give it back"):
+        kind.convert("abc")
+
+
+def test_an_engine_of_another_database_is_not_protected() -> None:
+    engine = create_engine("sqlite://")
+    engine.dialect.name = "oracle"
+    with pytest.raises(ConfigurationError, match="does not know the SQL of 'oracle'"):
+        protect(engine)
 
 
 # --- tables of one name --------------------------------------------------------------------------------------
