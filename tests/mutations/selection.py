@@ -28,7 +28,7 @@ ON_SERVERS: Final = "postgresql or mariadb"
 _NAMES: Final = {
     "orm/compiler": "fences,executions,doors,refusals",
     "orm/execution": "scope_checks,executions,doors,refusals,last_steps,connections",
-    "orm/scoping": "fences,scope_checks,own reads,reads",
+    "orm/scoping": "mysql_checks,fences,scope_checks,own reads,reads",
     "orm/predicates": "scope_checks,own reads,reach",
     "orm/froms": "scope_checks,fences,own reads,reads",
     "orm/writes": "write_checks,own_renderings,own writes,writes",

@@ -87,6 +87,12 @@ def test_an_upsert_or_select_that_is_not_vouched_for_is_refused(name: str) -> No
         sent(statement)
 
 
+def test_a_criterion_that_claims_to_bind_tighter_stays_beside_the_predicate() -> None:
+    # MySQL takes these signs for OR, unless it is told otherwise.
+    statement = select(boxes.c.name).where(boxes.c.name.op("||", precedence=100)("x"))
+    assert " AND (mysql_boxes.name || " in sent(statement)
+
+
 def test_an_upsert_is_sent_where_it_can_be_scoped() -> None:
     with pytest.raises(StatementRefused, match="a row of another tenant"):
         sent(put(boxes, name="x"), MYSQL)
