@@ -3,7 +3,20 @@
 from typing import Any
 
 import pytest
-from sqlalchemy import Column, Engine, ForeignKey, Integer, MetaData, String, Table, create_engine, insert, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Engine,
+    ForeignKey,
+    Integer,
+    MetaData,
+    String,
+    Table,
+    cast,
+    create_engine,
+    insert,
+    select,
+)
 from sqlalchemy.dialects import mysql
 from sqlalchemy.sql.elements import ColumnElement
 
@@ -85,6 +98,11 @@ def test_an_upsert_or_select_that_is_not_vouched_for_is_refused(name: str) -> No
     kind, match, statement = REFUSED[name]
     with pytest.raises(kind, match=match):
         sent(statement)
+
+
+@pytest.mark.filterwarnings("ignore:Datatype .* does not support CAST")
+def test_a_cast_that_the_database_does_not_have_is_left_out_as_ever() -> None:
+    assert sent(select(cast(boxes.c.name, Boolean))).startswith("SELECT mysql_boxes.name")
 
 
 def test_a_criterion_that_claims_to_bind_tighter_stays_beside_the_predicate() -> None:

@@ -16,6 +16,7 @@ from sqlalchemy import (
     create_engine,
     func,
     insert,
+    literal,
     select,
     update,
 )
@@ -153,6 +154,12 @@ def on_mysql(statement: Any) -> str:
 def test_an_insert_from_a_select_whose_key_nothing_fills_is_refused(db: Session, statement: Any) -> None:
     with pytest.raises(StatementRefused, match="can't fill the tenant key"):
         db.connection().execute(statement)
+
+
+def test_a_key_from_a_select_is_refused(db: Session) -> None:
+    for tenant in (literal("a"), boxes.c.tenant):
+        with pytest.raises(ForeignTenantWrite, match="from an SQL expression"):
+            db.connection().execute(insert(templates).from_select(["tenant"], select(tenant).select_from(boxes)))
 
 
 def test_an_insert_whose_statement_moves_rows_is_refused(db: Session) -> None:
