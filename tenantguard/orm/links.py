@@ -283,8 +283,6 @@ def _points_alike(value: Any, link: Link) -> bool:
     base = real_table(next(iter(value.base_columns)))
     if base is link.targets[0]:
         return True
-    if not isinstance(base, Column) or not isinstance(base.table, Table):
-        return False
     if isinstance(classify_alone(base.table), Shared):
         return False
     return any(

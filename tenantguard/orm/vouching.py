@@ -122,8 +122,9 @@ class VouchingMixin(SQLCompiler):
         keys = self.column_keys or ()
         for column in (column for table in tables for column in getattr(table, "columns", ())):
             given = getattr(column, default, None)
-            named = column.key in keys or all(any(names_column(key, column) for key in row) for row in rows)
-            if given is not None and given.is_clause_element and not named:
+            if given is None or not given.is_clause_element or column.key in keys:
+                continue
+            if not all(any(names_column(key, column) for key in row) for row in rows):
                 self.vouch_for_parts([given.arg])
 
     def vouch_for_root(self, statement: Any) -> None:

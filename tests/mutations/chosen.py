@@ -73,6 +73,7 @@ CHOSEN: dict[str, list[tuple[str, str, str]]] = {
         ("NULL is not looked at", "                self.null_binds.append(one)\n", "                pass\n"),
         ("what is inserted beside may be anything", "if plain and link.table is table:", "if link.table is table:"),
         ("only the first link of a row", "                for link in links:\n                    self._note_row", "                for link in links[:1]:\n                    self._note_row"),
+        ("a SELECT gives more than it is asked for", "aligned = len(names) == len(core.select.selected_columns)", "aligned = True"),
         ("a default is no value", "                    noted.append(column)\n                    continue\n", "                    return\n"),
     ],
     "orm/links": [
@@ -85,6 +86,9 @@ CHOSEN: dict[str, list[tuple[str, str, str]]] = {
         ("all columns are held", "            c is key.column and t is theirs.get(key.dimension) and _alike(c, t)\n", "            c is key.column\n"),
         ("an unknown target is no link", "            yield Link(tuple(element.parent for element in constraint.elements), ())\n            continue", "            continue"),
         ("a link owns nothing", "yield Link(columns, targets, owns, ", "yield Link(columns, targets, False, "),
+        ("a column says another key than its name", "return at if (columns[at].key, _name(columns[at])) == (value.key, _name(value)) else None", "return at"),
+        ("two columns of one name are one", "    if same.count(True) != 1:\n", "    if not any(same):\n"),
+        ("names that are made meet no others", "    return bool(_NUMBERED.search(_name(other if made[0] else one)))", "    return False"),
         ("one SELECT of a compound is enough", "return all(selects_own_link", "return any(selects_own_link"),
         ("CTEs are not relied on", "        ctes.append(inner)\n", "        pass\n"),
         ("shared tables hold own keys", "    if isinstance(classify_alone(base.table), Shared):\n        return False\n    return any(\n        other.targets == link.targets and len(other.columns) == 1 and other.columns[0] is base\n        for other in links_of(base.table)\n    )", "    return True"),

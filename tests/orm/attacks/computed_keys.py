@@ -151,6 +151,7 @@ COMPUTED: dict[str, Attack] = {
     ),
     "a column of another key": renamed(select(F.c.id.label("k"), literal(FIRST_OF_B).label("n")).subquery(), "n", "k"),
     "a column of no key": renamed(select(F.c.id.label("k"), literal(FIRST_OF_B).label("n")).subquery(), "n", "x"),
+    "a column that says another table": renamed(F, "size", "id"),
     "an outer alias whose name was made": shadowed(select(literal(FIRST_OF_B).label("id")).subquery("folders_1")),
     "an outer alias whose name was made, by a CTE": shadowed(select(literal(FIRST_OF_B).label("id")).cte("folders_1")),
     "a lower name": core(D.insert().values({**doc(), "Folder_id": FIRST_OF_B})),
