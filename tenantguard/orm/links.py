@@ -207,10 +207,7 @@ def _place(value: ColumnClause[Any], columns: list[Any]) -> int | None:
         ``None`` if there is none, or if several are called so or could be.
     """
     same = [column.key == value.key or _meet(column, value) for column in columns]
-    if same.count(True) != 1:
-        return None
-    at = same.index(True)
-    return at if (columns[at].key, _name(columns[at])) == (value.key, _name(value)) else None
+    return same.index(True) if same.count(True) == 1 else None
 
 
 def selects_own_link(query: Any, at: int, link: Link, ctes: list[CTE]) -> bool:

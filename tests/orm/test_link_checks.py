@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 from sqlalchemy import (
+    LABEL_STYLE_NONE,
     Column,
     Engine,
     ForeignKey,
@@ -216,6 +217,7 @@ def renamed() -> Any:
 
 
 RETURNING = insert(folders).values(id=60, name="x")
+TWICE = select(folders.c.id, documents.c.id).set_label_style(LABEL_STYLE_NONE).cte()
 SUBQUERY = select(folders.c.id).subquery()
 FROM_OTHER = update(documents).where(documents.c.id == SUBQUERY.c.id).values(name="x")
 TEXTUAL = text("SELECT 900000 AS id").columns(folders.c.id)
@@ -237,6 +239,7 @@ COMPUTED: dict[str, Any] = {
         FROM_OTHER.returning(SUBQUERY.c.id).cte().c.id
     ).scalar_subquery(),
     "a column that says another key": select(renamed()).scalar_subquery(),
+    "one of two columns of one name": select(list(TWICE.c)[1]).scalar_subquery(),
     "a text that is selected": select(TEXTUAL.subquery().c.id).scalar_subquery(),
     "a column of no table": select(column("id")).select_from(folders).scalar_subquery(),
 }

@@ -136,6 +136,9 @@ COMPUTED: dict[str, Attack] = {
     "a CTE with a star": one_of(select(literal_column("w.*"), F.c.id).select_from(BESIDE_W).cte(), 1),
     "a subquery with a star of text": one_of(select(text("w.*"), F.c.id).select_from(BESIDE_W).subquery(), 0),
     "a subquery with a column of text": one_of(select(text("w.id"), F.c.id).select_from(BESIDE_W).subquery(), 0),
+    "a subquery with a column of text before others": one_of(
+        select(text("w.id"), F.c.id.label("z"), F.c.id).select_from(BESIDE_W).subquery(), 1
+    ),
     "a subquery with a literal column": one_of(
         select(literal_column("w.id"), F.c.id).select_from(BESIDE_W).subquery(), 1
     ),
