@@ -198,9 +198,10 @@ CHOSEN: dict[str, list[tuple[str, str, str]]] = {
         ("a constraint does not replace", 'ways = [constraint.dialect_options["sqlite"]["on_conflict"]]', "ways = []"),
         ("CASCADE is harmless", '{"", "NO ACTION", "RESTRICT"}', '{"", "NO ACTION", "RESTRICT", "CASCADE"}'),
         ("SET NULL is harmless", '{"", "NO ACTION", "RESTRICT"}', '{"", "NO ACTION", "RESTRICT", "SET NULL"}'),
-        ("actions end at the next table", "            pending.append((own, moved.__contains__))\n", ""),
-        ("DELETE looks at ON UPDATE", 'constraint.ondelete if kind == "delete" else constraint.onupdate', "constraint.onupdate"),
-        ("UPDATE looks at ON DELETE", 'constraint.ondelete if kind == "delete" else constraint.onupdate', "constraint.ondelete"),
+        ("actions end at the next table", "            pending.append((constraint.table, goes_on, set(constraint.columns).__contains__))\n", ""),
+        ("what is set to NULL is deleted", 'goes_on = "delete" if change == "delete" and way == "CASCADE" else "update"', "goes_on = change"),
+        ("DELETE looks at ON UPDATE", 'constraint.ondelete if change == "delete" else constraint.onupdate', "constraint.onupdate"),
+        ("UPDATE looks at ON DELETE", 'constraint.ondelete if change == "delete" else constraint.onupdate', "constraint.ondelete"),
     ],
     "orm/classify": [
         ("namesakes are not compared", "        _compare_namesakes(own, kind)\n", ""),
