@@ -7,7 +7,7 @@ __all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
 _ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
 _ORM: Final = {
     name: f"tests/orm/test_{name}.py"
-    for name in "mysql_checks session_checks declarations write_checks link_checks dialect_steps own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
+    for name in "carried_changes mysql_checks session_checks declarations write_checks link_checks dialect_steps own_renderings textual_parts fences scope_checks refusals executions fragments doors family reach last_steps key_comparison model_libraries mariadb".split()
 }
 _OWN: Final = {"own reads": "tests/orm/test_reads.py", "own writes": "tests/orm/test_writes.py"}
 _FILES: Final = {
@@ -46,7 +46,7 @@ _NAMES: Final = {
     "orm/pins": "session_checks,state",
     "orm/attached": "session_checks,state",
     "orm/strangers": "session_checks,doors,connections",
-    "orm/side_effects": "declarations,writes",
+    "orm/side_effects": "carried_changes,declarations,writes",
     "orm/classify": "declarations,refusals,model_libraries,family",
     "orm/marks": "declarations,model_libraries,reach,refusals",
     "orm/tables": "declarations,refusals,model_libraries",
