@@ -10,6 +10,7 @@ from collections.abc import Callable
 from sqlite3 import Connection as SQLiteConnection
 from typing import TYPE_CHECKING, Any, ClassVar, Final, final
 
+from sqlalchemy import Connection
 from sqlalchemy.engine.default import DefaultExecutionContext
 from sqlalchemy.sql.elements import RollbackToSavepointClause, TextClause
 
@@ -56,7 +57,6 @@ _DDL: Final = frozenset(
     """.split()
 )
 _WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
-_PIN = "tenantguard pin"
 _MOST_KNOWN = 10_000
 
 
@@ -83,6 +83,8 @@ class Pinned:
 
 
 _NOBODY: Final = object()
+Connection.tenantguard_pin = None  # type: ignore[attr-defined]
+"""A default of the class: the connection's own dict, once it is asked for, makes each attribute of it slower."""
 
 
 class ScopedExecution(_Context):
@@ -118,11 +120,7 @@ class ScopedExecution(_Context):
         compiled: Any = self.compiled
         connection: Any = self.root_connection
         binding = self.binding = raw_binding()
-        dialect: Any = self.dialect
-        place = dialect.tenantguard_placement
-        if place is not None and id(connection) not in self.starting:
-            self._or_close(place.check, self)
-        pinned = connection.__dict__.get(_PIN)
+        pinned = connection.tenantguard_pin
         if (
             pinned is not None
             and pinned.plain is binding
@@ -138,7 +136,7 @@ class ScopedExecution(_Context):
                         self._or_close(self._decide)
             if compiled.more_checks:
                 self._or_close(self._check_values, compiled, binding)
-        elif not self._or_close(self._decide):
+        elif not self._or_close(self._decide_where_it_runs):
             super().pre_exec()
             return
         if not self.plain_pre_exec:
@@ -165,6 +163,13 @@ class ScopedExecution(_Context):
                 self.cursor.close()
                 raise StatementRefused("A column default or sequence is executed by itself.", mend=_RAW)
         return super()._exec_default(column, default, type_)
+
+    def _decide_where_it_runs(self) -> bool:
+        dialect: Any = self.dialect
+        place = dialect.tenantguard_placement
+        if place is not None and id(self.root_connection) not in self.starting:
+            place.check(self)
+        return self._decide()
 
     def _decide(self) -> bool:
         """Refuse the statement, or return whether it is a scoped one.
@@ -215,7 +220,8 @@ class ScopedExecution(_Context):
 
     def _check_link(self, check: LinkCheck, binding: Binding) -> None:
         """Look up what a foreign key is about to point to. What was found is remembered for the transaction."""
-        seen: dict[Link, set[Any]] = self.root_connection.__dict__[_PIN].known
+        connection: Any = self.root_connection
+        seen: dict[Link, set[Any]] = connection.tenantguard_pin.known
         known = seen.setdefault(check.link, set())
         if len(known) > _MOST_KNOWN:
             known.clear()
@@ -289,7 +295,7 @@ class ScopedExecution(_Context):
 
 def _forget_known_rows(connection: Any) -> None:
     """Look foreign keys up again: rows that were there may be gone."""
-    pinned = connection.__dict__.get(_PIN)
+    pinned = connection.tenantguard_pin
     if pinned is not None:
         pinned.known.clear()
 
@@ -336,10 +342,11 @@ def _pin_transaction(connection: Any, binding: Binding) -> None:
     """
     transaction = connection._transaction
     now = pin_of(binding)
-    pinned = connection.__dict__.get(_PIN)
+    pinned = connection.tenantguard_pin
     if pinned is None or pinned.transaction is not transaction:
         untold = connection.dialect.tenantguard_setting is not None
-        pinned = connection.__dict__[_PIN] = Pinned(transaction, now, _NOBODY if untold else _plain(binding))
+        pinned = Pinned(transaction, now, _NOBODY if untold else _plain(binding, connection))
+        connection.tenantguard_pin = pinned
     elif pinned.pin != now:
         raise TenantMismatch(
             "The transaction was begun for another tenant than the bound one.",
@@ -348,19 +355,20 @@ def _pin_transaction(connection: Any, binding: Binding) -> None:
     setting = connection.dialect.tenantguard_setting
     if setting is not None and not pinned.told:
         setting.place(connection, binding)
-        pinned.told, pinned.plain = True, _plain(binding)
+        pinned.told, pinned.plain = True, _plain(binding, connection)
 
 
-def _plain(binding: Binding) -> object:
-    """Return what the fast way is for: a binding of one tenant and nothing else, by a block that holds no permit."""
-    return binding if binding.mode is None else _NOBODY
+def _plain(binding: Binding, connection: Any) -> object:
+    """Return what the fast way is for: a binding of one tenant and nothing else, by a block that holds no permit, on an
+    engine for whose tenants it is not asked where they are now."""
+    return binding if binding.mode is None and connection.dialect.tenantguard_placement is None else _NOBODY
 
 
 def _set_before_savepoint(connection: Any, binding: Binding | None, statement: Any) -> None:
     """Have the setting of row-level security older than a savepoint, and sent again after one took it back."""
     if connection.dialect.tenantguard_setting is None:
         return
-    pinned = connection.__dict__.get(_PIN)
+    pinned = connection.tenantguard_pin
     if isinstance(statement, RollbackToSavepointClause):
         if pinned is not None:
             pinned.told, pinned.plain = False, _NOBODY

@@ -16,6 +16,7 @@ _FILES: Final = {
     **_ATTACKS,
     "binding": "tests/context/test_binding.py",
     "block_checks": "tests/context/test_block_checks.py",
+    "placed": "tests/orm/placement/test_attacks.py",
 }
 
 ALL: Final = tuple(_FILES.values())
@@ -27,7 +28,7 @@ ON_SERVERS: Final = "postgresql or mariadb"
 
 _NAMES: Final = {
     "orm/compiler": "fences,executions,doors,refusals",
-    "orm/execution": "scope_checks,executions,doors,refusals,last_steps,connections",
+    "orm/execution": "scope_checks,executions,doors,refusals,last_steps,placed,connections",
     "orm/scoping": "mysql_checks,fences,scope_checks,own reads,reads",
     "orm/predicates": "scope_checks,own reads,reach",
     "orm/froms": "scope_checks,fences,own reads,reads",
@@ -40,7 +41,7 @@ _NAMES: Final = {
     "orm/protect": "dialect_steps,last_steps,session_checks,scope_checks,declarations,doors,refusals",
     "orm/fragments": "fragments,refusals,connections",
     "orm/identifiers": "session_checks,refusals,connections",
-    "orm/connections": "session_checks,doors,connections",
+    "orm/connections": "session_checks,doors,placed,connections",
     "orm/last_steps": "dialect_steps,last_steps",
     "orm/results": "session_checks,state",
     "orm/pins": "session_checks,state",
