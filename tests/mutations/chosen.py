@@ -98,7 +98,7 @@ CHOSEN: dict[str, list[tuple[str, str, str]]] = {
         ("an old transaction takes the short way", "            and pinned.transaction is connection._transaction\n", ""),
         ("other compilers take the short way", "            and compiled.__class__ is self.compiler\n", ""),
         ("other texts take the short way", "            and compiled.string is compiled.sound_text\n", ""),
-        ("a permit takes the short way", "binding if binding.mode is None else _NOBODY", "binding"),
+        ("a permit takes the short way", "return binding if binding.mode is None and ", "return binding if "),
         ("only the first row is compared with the tenant", "        for name, key, reads in compiled.scope_checks:\n", "        rows = rows[:1]\n        for name, key, reads in compiled.scope_checks:\n"),
         ("only the first row is compared on the short way", "            for row in self.compiled_parameters:\n                for name", "            for row in self.compiled_parameters[:1]:\n                for name"),
         ("found rows are remembered past deletes", "        if compiled.isdelete:\n            _forget", "        if False:\n            _forget"),
