@@ -4,6 +4,7 @@ Each must be refused, or answer with nothing of the other. The other's place is 
 """
 
 from collections.abc import Callable, Iterator
+from contextvars import Context
 from typing import Any
 
 import pytest
@@ -316,8 +317,11 @@ def test_the_drivers_own_commit_does_not_go_round_the_check(world: tuple[Lab, Pl
     with as_tenant("a"), placements.sessionmaker()() as db:
         db.add(Customer(id=99, name="past the check"))
         db.flush()
+        kept = db.connection().connection
         with pytest.raises(BarrierError, match="does not look"):
-            db.connection().connection.commit()
+            kept.commit()
+        with pytest.raises(BarrierError, match="does not look"):
+            Context().run(lambda: kept.commit())  # with nobody bound
         with allow_raw("attempt"), pytest.raises(BarrierError, match="does not look"):
             db.connection().connection.commit()
     assert dump(lab, "SELECT id FROM t_a.customers WHERE id = 99") == []
