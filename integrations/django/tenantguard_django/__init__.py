@@ -1,0 +1,1 @@
+"""tenantguard for Django."""
