@@ -1,8 +1,13 @@
-"""The Django app of the admin that shows one tenant at a time: ``"tenantguard_django.admin"``."""
+"""The Django apps of the admin that shows one tenant at a time.
+
+``INSTALLED_APPS = [..., "tenantguard_django", "tenantguard_django.admin", "tenantguard_django.admin.apps.TenantAdmin"]``,
+the last in the place of ``"django.contrib.admin"``: it is that app, with another site.
+"""
 
 from django.apps import AppConfig
+from django.contrib.admin.apps import AdminConfig
 
-__all__ = ["TenantAdminConfig"]
+__all__ = ["TenantAdmin", "TenantAdminConfig"]
 
 
 class TenantAdminConfig(AppConfig):
@@ -11,4 +16,12 @@ class TenantAdminConfig(AppConfig):
     name = "tenantguard_django.admin"
     label = "tenantguard_admin"
     verbose_name = "tenantguard admin"
+    default = True
     default_auto_field = "django.db.models.BigAutoField"
+
+
+class TenantAdmin(AdminConfig):
+    """``django.contrib.admin``, whose site shows one tenant at a time."""
+
+    default = False
+    default_site = "tenantguard_django.admin.sites.TenantAdminSite"
