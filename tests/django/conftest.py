@@ -10,6 +10,8 @@ from pathlib import Path
 import pytest
 from django.conf import settings
 
+from tests.django.login import TENANTGUARD
+
 HERE = Path(__file__).parent
 FOLDER = tempfile.TemporaryDirectory(prefix="tenantguard-django-tests-")
 
@@ -33,12 +35,12 @@ if not settings.configured:
             "django.contrib.auth",
             "django.contrib.sessions",
             "django.contrib.messages",
-            "django.contrib.admin",
             "rest_framework",
             "drf_spectacular",
             "ninja",
             "tenantguard_django",
             "tenantguard_django.admin",
+            "tenantguard_django.admin.apps.TenantAdmin",
             *(f"tests.django.{app.parent.name}" for app in sorted(HERE.glob("*/apps.py"))),
         ],
         MIDDLEWARE=[
@@ -65,7 +67,7 @@ if not settings.configured:
         ],
         REST_FRAMEWORK={"DEFAULT_SCHEMA_CLASS": "drf_spectacular.openapi.AutoSchema"},
         STATIC_URL="/static/",
-        TENANTGUARD={"GUARD": "tests.django.login.make_guard"},
+        TENANTGUARD=TENANTGUARD,
     )
     import django
 

@@ -15,7 +15,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from tenantguard_django.conf import read_once
 
-__all__ = ["TAG", "check_caches", "check_middleware", "check_settings", "check_urls"]
+__all__ = ["TAG", "check_caches", "check_databases", "check_middleware", "check_models", "check_settings", "check_urls"]
 
 TAG: Final = "tenantguard"
 MIDDLEWARE: Final = "tenantguard_django.middleware.TenantGuardMiddleware"
@@ -126,6 +126,49 @@ def check_caches(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noq
             hint="Give that cache a KEY_FUNCTION of tenantguard_django.cache.",
             id="tenantguard.W016",
         )
+    ]
+
+
+# --- the barrier ----------------------------------------------------------------------------------------------
+
+
+def check_databases(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001
+    """Say which databases the barrier does not stand before."""
+    from django.db import connections
+
+    from tenantguard_django.orm import is_protected
+
+    configured = getattr(settings, "TENANTGUARD", None)
+    aliases = configured.get("DATABASES") if isinstance(configured, dict) else None
+    unknown = [alias for alias in aliases or () if alias not in connections]
+    messages: list[CheckMessage] = [
+        Error(
+            f"TENANTGUARD['DATABASES'] names {alias!r}, which is not in DATABASES.",
+            hint=f"There are: {', '.join(connections)}.",
+            id="tenantguard.E017",
+        )
+        for alias in unknown
+    ]
+    messages += [
+        Warning(
+            f"The database {alias!r} is not protected: its statements are not scoped.",
+            hint="Leave TENANTGUARD['DATABASES'] out to protect all of them.",
+            id="tenantguard.W018",
+        )
+        for alias in connections
+        if not is_protected(alias)
+    ]
+    return messages
+
+
+def check_models(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001
+    """Say which models are classified in no way, or in one that can't serve."""
+    from tenantguard_django.orm import check_models as problems
+
+    made = {"E": Error, "W": Warning}
+    return [
+        made.get(one.id.partition(".")[2][:1], Error)(one.message, hint=one.hint, obj=one.model, id=one.id)
+        for one in problems()
     ]
 
 

@@ -33,8 +33,8 @@ _SEVERAL: Final = ("CREDENTIALS", "TENANT_FROM")
 _PLAIN: Final = ("PUBLIC", "TENANTLESS", "IDENTITY_HEADERS", "REALM")
 _GUARD_KEYS: Final = frozenset({"ISSUERS", *_ONE, *_SEVERAL, *_PLAIN})
 
-KNOWN_KEYS: Final = {*_GUARD_KEYS, "GUARD", "USERS", "SESSIONS"}
-"""All keys of the settings dict. Parts that read further keys add theirs when they are imported."""
+KNOWN_KEYS: Final = frozenset({*_GUARD_KEYS, "GUARD", "USERS", "SESSIONS", "MODELS", "DATABASES"})
+"""All keys of the settings dict. The last two are of the barrier in the ORM."""
 
 _USER_KEYS: Final = frozenset({"CREATE", "USERNAME", "STAFF"})
 _SESSION_KEYS: Final = frozenset({"PATHS", "TENANTS", "SCOPES"})
@@ -120,15 +120,13 @@ class _Reader:
             self.fault("E002", f"{where} has the unknown key {key!r}.", hint)
 
     def made(self, value: object, where: str) -> Any:
-        """Return what a value stands for: itself, or what is at its dotted path, made if that is a function."""
-        if not isinstance(value, str):
-            return value
-        found = self.imported(value, where)
+        """Return what a value or its dotted path stands for: itself, or what it makes, if it is a function."""
+        found = self.imported(value, where) if isinstance(value, str) else value
         if inspect.isfunction(found) or inspect.isclass(found):
             try:
                 return found()
             except (ConfigurationError, TypeError) as error:
-                self.fault("E004", f"{where}: {value} can't be made: {error}", getattr(error, "mend", None))
+                self.wrong(where, error)
                 return None
         return found
 

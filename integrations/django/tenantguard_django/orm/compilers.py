@@ -1,0 +1,346 @@
+"""Wall one: the tenant's predicate is added where Django compiles its SQL.
+
+Every query, subquery, part of a union, cascade and look-up of a form asks its connection for a compiler; a protected
+connection gives a subclass of it. The predicate of the base table goes to WHERE, that of a joined one to ON, so that
+outer joins keep their rows; it stands before the author's criteria, which are put into parentheses of their own. The
+text of the outermost query is handed to wall two (`tenantguard_django.orm.guard`), which runs no other. What this module
+does not understand does not pass.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.core.exceptions import FullResultSet
+from django.db.models.sql import compiler as django_compilers
+from django.db.models.sql.constants import INNER
+from django.db.models.sql.datastructures import BaseTable, Join
+
+from tenantguard.binding import current_binding, raw_binding
+from tenantguard.errors import StatementRefused, TenantMismatch, UnclassifiedTable
+from tenantguard.orm.pins import pin_of
+from tenantguard_django.orm.classify import Child, Shared, kind_of
+from tenantguard_django.orm.predicates import Scope, predicate, scope_of
+from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
+from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
+
+__all__ = ["TOUCHED", "scoped_compiler"]
+
+TOUCHED: Final = "_tenantguard_touched"
+"""Set on a query once rows of tenants were read by it."""
+
+
+class _Guarded:
+    """WHERE with the predicate before the author's criteria."""
+
+    __slots__ = ("criteria", "params", "sql")
+
+    def __init__(self, sql: str, params: list[object], criteria: Any) -> None:
+        self.sql = sql
+        self.params = params
+        self.criteria = criteria
+
+    def as_sql(self, compiler: Any, _connection: Any) -> tuple[str, list[object]]:
+        compiler.pending = False
+        try:
+            sql, params = compiler.compile(self.criteria) if self.criteria is not None else ("", ())
+        except FullResultSet:
+            sql, params = "", ()
+        if not sql:
+            return self.sql, self.params
+        return f"{self.sql} AND ({sql})", [*self.params, *params]
+
+
+sound_classes.add(_Guarded)
+
+
+class ScopedCompiler:
+    """Mixin for SELECT, and what all compilers share."""
+
+    query: Any
+    connection: Any
+    using: Any
+    where: Any
+    quote_name_unless_alias: Any
+    outermost = False
+    """Whether the text of this compiler is what runs."""
+    pending = False
+    """Whether a predicate is yet to be rendered."""
+    lazy = False
+
+    def compile(self, node: Any) -> tuple[str, Any]:
+        if node.__class__ not in sound_classes:
+            self._check(node)
+        return super().compile(node)  # type: ignore[misc,no-any-return]
+
+    def _check(self, node: Any) -> None:
+        binding = current_binding()
+        if binding is None or (binding.system is None and binding.raw is None):
+            check_node(node, self.connection)
+
+    def _refuse(self, what: str, mend: str | None = None) -> None:
+        binding = current_binding()
+        if binding is not None and (binding.system is not None or binding.raw is not None):
+            return
+        raise StatementRefused(
+            f"The statement holds {what}.",
+            mend=mend or 'Write it otherwise, or run it in a block of allow_raw("why") and filter by tenant yourself.',
+        )
+
+    def scoped(self, table: str, alias: str, *, write: bool = False) -> tuple[str, list[object]] | None:
+        """Return the predicate of a table; ``None`` for what needs none.
+
+        Raises:
+            TenantGuardError: the table may not be named, or no tenant is bound.
+        """
+        binding = raw_binding()
+        if binding is not None and binding.permits:
+            binding = current_binding()
+        try:
+            kind = kind_of(table)
+        except UnclassifiedTable:
+            if binding is not None and binding.system is not None:
+                self.connection.tenantguard.touched = True
+                return None
+            raise
+        if isinstance(kind, Shared):
+            return None
+        self.connection.tenantguard.touched = True
+        scope: Scope | None = scope_of(binding)
+        if scope is None:
+            return None
+        if kind.unsound is not None:
+            self._refuse(f"the field {kind.unsound}, which writes SQL of its own", "Vouch for its class: vouch_for().")
+        return predicate(kind, alias, scope, self.connection, write=write)
+
+    def get_from_clause(self) -> tuple[list[str], list[object]]:
+        query = self.query
+        if query.extra_tables:
+            self._refuse("extra(tables=...)")
+        result: list[str] = []
+        params: list[object] = []
+        wheres: list[str] = []
+        where_params: list[object] = []
+        quote = self.quote_name_unless_alias
+        for alias, clause in tuple(query.alias_map.items()):
+            if not query.alias_refcount[alias]:
+                continue
+            cls = clause.__class__
+            if cls is not BaseTable and cls is not Join:
+                self._refuse(f"a {cls.__name__} in FROM, which is none of Django's own")
+                sql, given = super().compile(clause)  # type: ignore[misc]
+                result.append(sql)
+                params.extend(given)
+                continue
+            sql, given = clause.as_sql(self, self.connection)
+            found = self.scoped(clause.table_name, quote(clause.table_alias))
+            if found is not None and not _follows(query, alias, clause):
+                if cls is BaseTable:
+                    wheres.append(found[0])
+                    where_params.extend(found[1])
+                else:
+                    sql = self._joined(clause, sql, found[0])
+                    given = [*found[1], *given]
+            result.append(sql)
+            params.extend(given)
+        for table in query.extra_tables:
+            alias, _ = query.table_alias(table)
+            if alias not in query.alias_map or query.alias_refcount[alias] == 1:
+                result.append(f", {quote(alias)}")
+        if wheres:
+            self.pending = True
+            self.where = _Guarded(" AND ".join(wheres), where_params, self.where)
+        return result, params
+
+    def _joined(self, join: Any, sql: str, found: str) -> str:
+        name = "" if join.table_alias == join.table_name else f" {join.table_alias}"
+        start = f"{join.join_type} {self.quote_name_unless_alias(join.table_name)}{name} ON ("
+        if not sql.startswith(start) or not sql.endswith(")"):
+            raise StatementRefused("A join is written in an unknown way.", mend="Report the versions in use.")
+        return f"{start}{found} AND ({sql[len(start) : -1]}))"
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        query = self.query
+        if query.__class__.__module__ != "django.db.models.sql.query":
+            self._check_queries(query)
+        if query.combined_queries:
+            for part in query.combined_queries:
+                self._check_queries(part)
+        if query.explain_info is not None and query.explain_info.options:
+            self._refuse("EXPLAIN with options, which can count rows of other tenants")
+        made = super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        if self.pending and made[0]:
+            raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
+        if self.outermost:
+            self._vouch([made])
+        return made
+
+    def _check_queries(self, query: Any) -> None:
+        binding = current_binding()
+        if binding is None or (binding.system is None and binding.raw is None):
+            check_query(query, self.connection)
+            inner = getattr(query, "inner_query", None)
+            if inner is not None:
+                check_query(inner, self.connection)
+
+    def _vouch(self, statements: list[Any]) -> None:
+        guard = self.connection.tenantguard
+        touched = guard.touched
+        guard.vouched = [(sql, params, touched) for sql, params in statements]
+        if touched:
+            self.query.__dict__[TOUCHED] = True
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        guard = self.connection.tenantguard
+        self.outermost = True
+        before, guard.touched = guard.touched, False
+        try:
+            result = super().execute_sql(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.outermost = False
+            guard.vouched = []
+            guard.touched = before
+        self.lazy = kwargs.get("chunked_fetch", False) or bool(
+            self.connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+        )
+        return result
+
+    def results_iter(self, results: Any = None, *args: Any, **kwargs: Any) -> Any:
+        lazy = kwargs.get("chunked_fetch", False) or self.lazy
+        rows = super().results_iter(results, *args, **kwargs)  # type: ignore[misc]
+        return _while_bound(rows) if lazy and self.query.__dict__.get(TOUCHED) else rows
+
+
+def _follows(query: Any, alias: str, clause: Any) -> bool:
+    """True for a child table whose predicate follows from its parent's, which the same FROM joins by the owning key."""
+    kind = kind_of(clause.table_name)
+    if not isinstance(kind, Child):
+        return False
+    if clause.__class__ is Join:
+        parent = query.alias_map.get(clause.parent_alias)
+        turned = tuple((own, theirs) for theirs, own in clause.join_cols)
+        return bool(parent is not None and parent.table_name == kind.parent.table and turned == kind.pairs)
+    return any(
+        other.__class__ is Join
+        and other.join_type == INNER
+        and other.parent_alias == alias
+        and other.table_name == kind.parent.table
+        and other.join_cols == kind.pairs
+        and query.alias_refcount[name]
+        for name, other in query.alias_map.items()
+    )
+
+
+def _while_bound(rows: Any) -> Iterator[Any]:
+    """Give rows only while the tenant is bound that they were read for."""
+    seen = raw_binding()
+    pin = pin_of(current_binding())
+    for row in rows:
+        yield row
+        if raw_binding() is not seen and pin_of(current_binding()) != pin:
+            raise TenantMismatch(
+                "Rows that were read for one tenant are fetched while another is bound.",
+                mend="Iterate inside the block that began the query.",
+            )
+
+
+class ScopedDelete(ScopedCompiler):
+    """Mixin for DELETE."""
+
+    def _as_sql(self, query: Any) -> tuple[str, tuple[Any, ...]]:
+        name = self.quote_name_unless_alias(query.base_table)
+        found = self.scoped(query.base_table, name, write=True)
+        where = query.where if found is None else _Guarded(*found, query.where)
+        delete = f"DELETE FROM {name}"
+        try:
+            sql, params = self.compile(where)
+        except FullResultSet:
+            return delete, ()
+        return f"{delete} WHERE {sql}", tuple(params)
+
+
+class ScopedUpdate(ScopedCompiler):
+    """Mixin for UPDATE."""
+
+    _found: tuple[str, list[object]] | None = None
+
+    def compile(self, node: Any) -> tuple[str, Any]:
+        if node is self.query.where and self._found is not None:
+            found, self._found = self._found, None
+            return super().compile(_Guarded(*found, node))
+        return super().compile(node)
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        query = self.query
+        table = query.get_meta().db_table
+        self._found = self.scoped(table, self.connection.ops.quote_name(table), write=True)
+        self.pending = self._found is not None
+        if query.values:
+            check_update(self)
+        made = super().as_sql(*args, **kwargs)
+        if made[0] and query.base_table != table:
+            raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
+        return made
+
+
+class ScopedInsert(ScopedCompiler):
+    """Mixin for INSERT."""
+
+    returning_params: Any
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        query = self.query
+        check = InsertCheck(self)
+        check.run()
+        made = super(ScopedCompiler, self).as_sql(*args, **kwargs)  # type: ignore[misc]
+        target = conflict_target(self, check)
+        if target is not None:
+            made = [self._narrowed(sql, params, *target) for sql, params in made]
+        if self.outermost:
+            self._vouch(made)
+        assert query is self.query
+        return made
+
+    def _narrowed(
+        self, sql: str, params: Any, suffix: str, where: str, given: list[object]
+    ) -> tuple[str, tuple[Any, ...]]:
+        before, found, after = sql.rpartition(suffix)
+        if not found or self.returning_params:
+            raise StatementRefused("An upsert is written in an unknown way.", mend="Report the versions in use.")
+        return f"{before}{suffix} WHERE {where}{after}", (*params, *given)
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        rows = super().execute_sql(*args, **kwargs)
+        InsertCheck.compare_returned(self, rows)
+        return rows
+
+
+_MIXINS: Final[dict[str, type]] = {
+    "SQLCompiler": ScopedCompiler,
+    "SQLAggregateCompiler": ScopedCompiler,
+    "SQLInsertCompiler": ScopedInsert,
+    "SQLDeleteCompiler": ScopedDelete,
+    "SQLUpdateCompiler": ScopedUpdate,
+}
+_made: Final[dict[type, type]] = {}
+
+
+def scoped_compiler(base: type, name: str) -> type:
+    """Return the scoped form of one of a database's compiler classes.
+
+    Args:
+        base: the class.
+        name: the name that Django asks for it by.
+
+    Raises:
+        StatementRefused: it is none that the barrier can stand in.
+    """
+    made = _made.get(base)
+    if made is None:
+        own = getattr(django_compilers, name, None)
+        if own is None or name not in _MIXINS or base is not own:
+            raise StatementRefused(
+                f"The compiler {base.__module__}.{base.__qualname__} is none that the barrier knows.",
+                mend="Use Django's own backends for SQLite and PostgreSQL.",
+            )
+        made = _made[base] = type(f"Scoped{name}", (_MIXINS[name], base), {"__module__": __name__})
+    return made

@@ -1,0 +1,324 @@
+"""Protecting Django's connections: their compilers, their cursors, their transactions.
+
+`protect` puts a mixin before the class of a connection, of those that exist and of those that other threads will open
+under the same alias. Everything that uses the alias then passes the barrier: managers, ``using()``, routers, commands.
+Django's own machinery (connecting, savepoints, finding out what the database can do, making test databases) is let
+through by name.
+"""
+
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import Any, Final
+
+from django.db import connections
+from django.db.backends.base.base import BaseDatabaseWrapper
+from django.db.utils import ConnectionHandler
+from django.utils.functional import cached_property
+
+from tenantguard.errors import ConfigurationError
+from tenantguard.permits import system
+from tenantguard_django.orm.compilers import scoped_compiler
+from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, sqlite_factory
+from tenantguard_django.orm.guard import Guard
+from tenantguard_django.orm.results import install_result_pins
+
+__all__ = ["GuardedWrapper", "is_protected", "machinery", "protect"]
+
+_VENDORS: Final = frozenset({"sqlite", "postgresql"})
+_aliases: Final[set[str]] = set()
+_classes: Final[dict[type, type]] = {}
+_lock: Final = threading.Lock()
+
+
+class _Blocks(list[Any]):
+    """The connection's stack of atomic blocks, which tells the guard what is left."""
+
+    def __init__(self, guard: Guard, blocks: list[Any]) -> None:
+        super().__init__(blocks)
+        self._guard = guard
+
+    def pop(self, *args: Any) -> Any:
+        block = super().pop(*args)
+        self._guard.left(block)
+        return block
+
+
+class GuardedWrapper:
+    """Mixin before a backend's ``DatabaseWrapper``."""
+
+    connection: Any
+    ops: Any
+    features: Any
+    vendor: str
+    alias: str
+    atomic_blocks: list[Any]
+    execute_wrappers: list[Any]
+    tenantguard: Guard
+    _tenantguard_cursors: dict[type, type]
+
+    def __init__(self, *args: Any, **kwargs: Any) -> None:
+        super().__init__(*args, **kwargs)
+        _install(self)
+
+    # --- connecting ----------------------------------------------------------------------------------------
+
+    def connect(self) -> None:
+        """Connect, and let what Django and receivers of its signal set up through."""
+        self.tenantguard.forget()
+        with self.tenantguard.opened():
+            super().connect()  # type: ignore[misc]
+        self.atomic_blocks = _Blocks(self.tenantguard, self.atomic_blocks)
+
+    def get_new_connection(self, conn_params: Any) -> Any:
+        """Open the driver's connection."""
+        if self.vendor == "sqlite":
+            factory = sqlite_factory(conn_params.get("factory"), self.tenantguard, self._tenantguard_cursors)
+            conn_params = {**conn_params, "factory": factory}
+        with self.tenantguard.opened():
+            driver = super().get_new_connection(conn_params)  # type: ignore[misc]
+        if self.vendor == "postgresql":
+            guard_driver(driver, self.tenantguard, self._tenantguard_cursors)
+        return driver
+
+    def create_cursor(self, name: str | None = None) -> Any:
+        """Return a cursor of the driver's that asks the guard."""
+        cursor = super().create_cursor(name)  # type: ignore[misc]
+        cls = cursor.__class__
+        if getattr(cls, "tenantguard_guard", None) is not self.tenantguard:
+            cursor.__class__ = guarded_cursor(cls, self.tenantguard, self._tenantguard_cursors)
+        return cursor
+
+    def is_usable(self) -> bool:
+        """Ask the database whether it is there."""
+        with self.tenantguard.opened():
+            return bool(super().is_usable())  # type: ignore[misc]
+
+    # --- transactions --------------------------------------------------------------------------------------
+
+    def _commit(self) -> Any:
+        try:
+            return super()._commit()  # type: ignore[misc]
+        finally:
+            self.tenantguard.forget()
+
+    def _rollback(self) -> Any:
+        try:
+            return super()._rollback()  # type: ignore[misc]
+        finally:
+            self.tenantguard.forget()
+
+    def _savepoint(self, sid: str) -> None:
+        with self.tenantguard.opened():
+            super()._savepoint(sid)  # type: ignore[misc]
+
+    def _savepoint_rollback(self, sid: str) -> None:
+        self.tenantguard.rolled_back()
+        with self.tenantguard.opened():
+            super()._savepoint_rollback(sid)  # type: ignore[misc]
+
+    def _savepoint_commit(self, sid: str) -> None:
+        with self.tenantguard.opened():
+            super()._savepoint_commit(sid)  # type: ignore[misc]
+
+    def _start_transaction_under_autocommit(self) -> None:
+        with self.tenantguard.opened():
+            super()._start_transaction_under_autocommit()  # type: ignore[misc]
+
+    def check_constraints(self, table_names: Any = None) -> Any:
+        """Check foreign keys now."""
+        with self.tenantguard.opened():
+            return super().check_constraints(table_names)  # type: ignore[misc]
+
+    def disable_constraint_checking(self) -> Any:
+        """Stop checking foreign keys, where the database can."""
+        with self.tenantguard.opened():
+            return super().disable_constraint_checking()  # type: ignore[misc]
+
+    def enable_constraint_checking(self) -> Any:
+        """Check foreign keys again."""
+        with self.tenantguard.opened():
+            return super().enable_constraint_checking()  # type: ignore[misc]
+
+
+def _install(connection: Any) -> None:
+    """Give a connection its guard, and what asks it."""
+    guard = Guard(connection)
+    connection.tenantguard = guard
+    connection._tenantguard_cursors = {}
+    connection.atomic_blocks = _Blocks(guard, connection.atomic_blocks)
+    connection.execute_wrappers = [guard, *connection.execute_wrappers]
+    ops = connection.ops
+    original = type(ops).compiler
+
+    def compiler(name: str) -> type:
+        return scoped_compiler(original(ops, name), name)
+
+    ops.compiler = compiler
+    last = ops.last_executed_query
+
+    def last_executed_query(cursor: Any, sql: Any, params: Any) -> Any:
+        with guard.opened():  # SQLite has its values quoted by a statement
+            return last(cursor, sql, params)
+
+    ops.last_executed_query = last_executed_query
+    connection.features.__class__ = _looking(type(connection.features))
+    connection.creation.__class__ = _creating(type(connection.creation))
+
+
+def _looking(base: type) -> type:
+    """Return a class of features whose looks at the database are let through."""
+    if base in _classes.values():
+        return base
+    made = _classes.get(base)
+    if made is None:
+        members: dict[str, Any] = {"__module__": base.__module__}
+        for cls in reversed(base.__mro__):
+            for name, value in cls.__dict__.items():
+                if isinstance(value, cached_property):
+                    members[name] = _let_through(value)
+        made = _classes[base] = type(base.__name__, (base,), members)
+        for value in members.values():
+            if isinstance(value, cached_property):
+                value.__set_name__(made, next(name for name, one in members.items() if one is value))
+    return made
+
+
+def _let_through(value: Any) -> Any:
+    original: Callable[[Any], Any] = value.func if hasattr(value, "func") else value.real_func
+
+    def look(self: Any) -> Any:
+        guard = getattr(self.connection, "tenantguard", None)
+        if guard is None:
+            return original(self)
+        with guard.opened():
+            return original(self)
+
+    return cached_property(look)
+
+
+_SYSTEM_CREATION: Final = ("create_test_db", "clone_test_db", "destroy_test_db", "serialize_db_to_string")
+_SYSTEM_CREATION_TOO: Final = ("deserialize_db_from_string", "setup_worker_connection")
+
+
+def _creating(base: type) -> type:
+    """Return a class that makes and drops test databases in a system context."""
+    if base in _classes.values():
+        return base
+    made = _classes.get(base)
+    if made is None:
+        members: dict[str, Any] = {"__module__": base.__module__}
+        for name in (*_SYSTEM_CREATION, *_SYSTEM_CREATION_TOO):
+            original = getattr(base, name, None)
+            if original is not None:
+                members[name] = _in_system(original, f"django's test databases: {name}")
+        made = _classes[base] = type(base.__name__, (base,), members)
+    return made
+
+
+def _in_system(original: Callable[..., Any], reason: str) -> Callable[..., Any]:
+    def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        with system(reason):
+            return original(self, *args, **kwargs)
+
+    return method
+
+
+def _guarded_class(base: type) -> type:
+    with _lock:
+        made = _classes.get(base)
+        if made is None:
+            members = {"__module__": base.__module__, "__qualname__": base.__qualname__}
+            made = _classes[base] = type(base.__name__, (GuardedWrapper, base), members)
+        return made
+
+
+def protect(database: Any = None) -> None:
+    """Protect databases: every statement through them is scoped or refused from now on.
+
+    Args:
+        database: an alias, a connection, or ``None`` for all of ``DATABASES``. An alias counts for the connections of
+            all threads.
+
+    Raises:
+        ConfigurationError: it is none of Django's connections, or of a database that the barrier does not know.
+    """
+    install_result_pins()
+    _watch_new_connections()
+    if database is None:
+        for alias in connections:
+            protect(alias)
+    elif isinstance(database, str):
+        _protect_connection(connections[database])
+        _aliases.add(database)
+    else:
+        # Where Django's own proxy of the default connection is given.
+        _protect_connection(connections[database.alias] if not isinstance(database, BaseDatabaseWrapper) else database)
+
+
+def _protect_connection(connection: Any) -> None:
+    if isinstance(connection, GuardedWrapper):
+        return
+    if not isinstance(connection, BaseDatabaseWrapper):
+        raise ConfigurationError("protect() takes an alias or a connection of Django's.", mend='protect("default")')
+    if connection.vendor == "unknown":
+        return  # the dummy of a project without a database, which runs nothing
+    if connection.vendor not in _VENDORS:
+        raise ConfigurationError(
+            f"The database {connection.alias!r} is of the kind {connection.vendor!r}, which the barrier does not know.",
+            mend="Use SQLite or PostgreSQL for the data of tenants.",
+        )
+    for name in ("SQLCompiler", "SQLAggregateCompiler", "SQLInsertCompiler", "SQLDeleteCompiler", "SQLUpdateCompiler"):
+        scoped_compiler(connection.ops.compiler(name), name)
+    if connection.connection is not None:
+        if connection.in_atomic_block:
+            raise ConfigurationError("A transaction runs on the connection.", mend="Call protect() at start.")
+        if not (connection.vendor == "sqlite" and connection.is_in_memory_db()):
+            connection.close()  # what is opened from now on asks
+    connection.__class__ = _guarded_class(type(connection))
+    _install(connection)
+
+
+def is_protected(database: Any = None) -> bool:
+    """True if a database is protected.
+
+    Args:
+        database: an alias, a connection, or ``None`` for all of ``DATABASES``.
+    """
+    if database is None:
+        return all(is_protected(alias) for alias in connections)
+    connection = connections[database] if isinstance(database, str) else database
+    alias = getattr(connection, "alias", None)
+    if not isinstance(connection, BaseDatabaseWrapper):
+        connection = connections[alias]
+    return isinstance(connection, GuardedWrapper)
+
+
+def _watch_new_connections() -> None:
+    original = ConnectionHandler.create_connection
+    if getattr(original, "tenantguard", False):
+        return
+
+    def create_connection(self: Any, alias: str) -> Any:
+        connection = original(self, alias)
+        if alias in _aliases:
+            _protect_connection(connection)
+        return connection
+
+    create_connection.tenantguard = True  # type: ignore[attr-defined]
+    ConnectionHandler.create_connection = create_connection
+
+
+@contextmanager
+def machinery(connection: Any) -> Iterator[None]:
+    """Let Django's own machinery talk to a protected database, for a block.
+
+    Args:
+        connection: Django's.
+    """
+    guard = getattr(connection, "tenantguard", None)
+    if guard is None:
+        yield
+    else:
+        with guard.opened():
+            yield
