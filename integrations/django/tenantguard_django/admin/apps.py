@@ -5,7 +5,7 @@ the last in the place of ``"django.contrib.admin"``: it is that app, with anothe
 """
 
 from django.apps import AppConfig
-from django.contrib.admin.apps import AdminConfig
+from django.contrib.admin import apps as admin_apps
 
 __all__ = ["TenantAdmin", "TenantAdminConfig"]
 
@@ -20,7 +20,7 @@ class TenantAdminConfig(AppConfig):
     default_auto_field = "django.db.models.BigAutoField"
 
 
-class TenantAdmin(AdminConfig):
+class TenantAdmin(admin_apps.AdminConfig):
     """``django.contrib.admin``, whose site shows one tenant at a time."""
 
     default = False
