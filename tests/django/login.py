@@ -2,10 +2,11 @@
 
 from typing import Any
 
+from tenantguard_django.orm.marks import CONTRIB_MODELS, shared
+
 from tenantguard import Issuer, TenantGuard
 from tenantguard.testing import DevIssuer
 from tenantguard.tokens import StaticKeys
-from tenantguard_django.orm.marks import CONTRIB_MODELS, shared
 
 AUDIENCE = "https://api.example.com"
 LOGIN = DevIssuer("http://127.0.0.1:9", audience=AUDIENCE)

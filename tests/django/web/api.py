@@ -11,11 +11,11 @@ from rest_framework.response import Response
 from rest_framework.routers import DefaultRouter
 from rest_framework.serializers import ModelSerializer
 from rest_framework.viewsets import ModelViewSet
-
-from tenantguard import current_identity
 from tenantguard_django import requires
 from tenantguard_django.ninja import TenantGuardAuth, answer_refusals
 from tenantguard_django.rest_framework import HasTenant, TenantGuardAuthentication, scopes
+
+from tenantguard import current_identity
 from tests.django.web.models import Document
 
 

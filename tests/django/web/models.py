@@ -1,7 +1,6 @@
 """What the tenants of the tests' project own, and what they share."""
 
 from django.db import models
-
 from tenantguard_django.models import TenantModel
 from tenantguard_django.orm.marks import owned_through, shared
 

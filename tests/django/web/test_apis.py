@@ -7,9 +7,9 @@ import httpx2
 import pytest
 import yaml
 from django.test import Client, override_settings
+from tenantguard_django.test import TenantClient
 
 from tenantguard import system
-from tenantguard_django.test import TenantClient
 from tests.django.login import TENANTGUARD, bearer
 from tests.django.web.models import Document
 from tests.django.web.rows import seed, wipe
@@ -43,7 +43,9 @@ def test_a_list_holds_the_callers_tenants_rows(url: str, path: str) -> None:
         assert titles(httpx2.get(url + path, headers=bearer(tenant=tenant, **READ))) == [f"{tenant}'s"]
 
 
-@pytest.mark.parametrize("path", ["/drf/documents/", "/ninja/documents", "/ninja/adocuments", "/drf/whoami", "/drf/outside"])
+@pytest.mark.parametrize(
+    "path", ["/drf/documents/", "/ninja/documents", "/ninja/adocuments", "/drf/whoami", "/drf/outside"]
+)
 def test_a_missing_scope_is_a_403_with_the_rfcs_challenge(url: str, path: str) -> None:
     refused = httpx2.get(url + path, headers=bearer(scopes="other"))
     assert refused.status_code == 403, refused.text

@@ -11,11 +11,11 @@ from django.core.management.base import SystemCheckError
 from django.http import HttpRequest, HttpResponse
 from django.test import override_settings
 from django.urls import path
+from tenantguard_django import checks, requires
+from tenantguard_django.conf import get_guard, read
 
 from tenantguard import StaticTenants, Tenant, TenantGuard
 from tenantguard.tokens import StaticKeys
-from tenantguard_django import checks, requires
-from tenantguard_django.conf import get_guard, read
 from tests.django.login import LOGIN, TENANTGUARD, make_guard, settings_with
 
 ISSUER = {"URL": "https://login.example.com/", "AUDIENCE": "https://api.example.com"}
@@ -114,7 +114,9 @@ def test_a_guard_may_be_made_by_the_project_and_is_made_once() -> None:
     with override_settings(TENANTGUARD={"GUARD": make}):
         assert get_guard() is get_guard()
         assert len(made) == 1
-    with override_settings(TENANTGUARD={"ISSUERS": [{"URL": LOGIN.url, "AUDIENCE": "a", "JWKS": StaticKeys(LOGIN.jwks)}]}):
+    with override_settings(
+        TENANTGUARD={"ISSUERS": [{"URL": LOGIN.url, "AUDIENCE": "a", "JWKS": StaticKeys(LOGIN.jwks)}]}
+    ):
         assert get_guard() not in made
 
 

@@ -10,6 +10,7 @@ import httpx2
 import pytest
 from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.test import override_settings
+from tenantguard_django import bridge
 
 from tenantguard import (
     DPoP,
@@ -24,7 +25,6 @@ from tenantguard import (
 )
 from tenantguard.testing import DevIssuer
 from tenantguard.tokens import DPoPNonces
-from tenantguard_django import bridge
 from tests.django.login import AUDIENCE, bearer, make_guard, settings_with
 from tests.django.web.servers import serve_asgi, serve_wsgi
 from tests.support.holder import Holder

@@ -62,7 +62,8 @@ class TenantAdminSite(AdminSite):
             opened_in = request.POST.get(_opened_in()) if request.method == "POST" else None
             if opened_in and request.tenant is not None and opened_in != request.tenant.id:
                 messages.error(
-                    request, f"Nothing was saved: the form was opened in {opened_in}, and you work in {request.tenant.id} now."
+                    request,
+                    f"Nothing was saved: the form was opened in {opened_in}, and you work in {request.tenant.id} now.",
                 )
                 return HttpResponseRedirect(reverse("admin:index", current_app=self.name))
             return guarded(request, *args, **options)

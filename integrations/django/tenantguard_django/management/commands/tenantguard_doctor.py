@@ -40,7 +40,13 @@ class Command(BaseCommand):
             "models": list(_models()),
             "urls": list(_urls(get_resolver().url_patterns, "/")) if getattr(settings, "ROOT_URLCONF", None) else [],
             "findings": [
-                {"id": one.id, "level": _level(one), "message": str(one.msg), "hint": one.hint, "object": _name(one.obj)}
+                {
+                    "id": one.id,
+                    "level": _level(one),
+                    "message": str(one.msg),
+                    "hint": one.hint,
+                    "object": _name(one.obj),
+                }
                 for one in findings
             ],
         }
@@ -53,7 +59,9 @@ class Command(BaseCommand):
             sys.exit(1)
 
     def _print(self, report: dict[str, Any]) -> None:
-        self._table(("MODEL", "CLASS", "WHOSE ROWS"), [(one["model"], one["class"], one["rows"]) for one in report["models"]])
+        self._table(
+            ("MODEL", "CLASS", "WHOSE ROWS"), [(one["model"], one["class"], one["rows"]) for one in report["models"]]
+        )
         self.stdout.write("")
         self._table(("URL", "DEMANDS"), [(one["url"], one["demands"]) for one in report["urls"]])
         for one in report["findings"]:
@@ -126,7 +134,9 @@ def _demands(path: str, view: Any) -> str:
             return "nothing: it is public"
         if found.sessions is not None and found.sessions.paths(scope):
             return "a session, or a token"
-    scopes = set(required_scopes(view)) | set(required_scopes(getattr(getattr(view, "view_class", None), "dispatch", None)))
+    scopes = set(required_scopes(view)) | set(
+        required_scopes(getattr(getattr(view, "view_class", None), "dispatch", None))
+    )
     permissions = getattr(getattr(view, "cls", None), "permission_classes", ())
     for permission in permissions:
         scopes |= set(getattr(permission, "required", ()))
