@@ -172,4 +172,4 @@ if __name__ == "__main__":
         base = next(iter(costs.values()))
         print(title)
         for name, cost in costs.items():
-            print(f"  {name:45} {cost:8.2f} µs  {cost - base:+7.2f} µs  {cost / base:.2f}×")
+            print(f"  {name:45} {cost:8.2f} µs  {cost - base:+7.2f} µs  ratio {cost / base:.2f}")

@@ -144,7 +144,7 @@ def _query(name: str) -> tuple[Any, dict[str, str], dict[str, str]]:
     from django.contrib.auth.hashers import make_password
 
     model: Any = get_user_model()
-    users = model._default_manager  # noqa: SLF001 - documented under this name
+    users = model._default_manager
     return users, {model.USERNAME_FIELD: name}, {"password": make_password(None)}
 
 

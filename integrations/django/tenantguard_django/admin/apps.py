@@ -1,7 +1,7 @@
 """The Django apps of the admin that shows one tenant at a time.
 
-``INSTALLED_APPS = [..., "tenantguard_django", "tenantguard_django.admin", "tenantguard_django.admin.apps.TenantAdmin"]``,
-the last in the place of ``"django.contrib.admin"``: it is that app, with another site.
+``"tenantguard_django.admin"`` goes into ``INSTALLED_APPS``, and ``"tenantguard_django.admin.apps.TenantAdmin"`` in the
+place of ``"django.contrib.admin"``: it is that app, with another site.
 """
 
 from django.apps import AppConfig

@@ -5,7 +5,6 @@ place of ``"django.contrib.admin"``, and the admin's path into ``TENANTGUARD["SE
 in several tenants choose one; until then they see nothing.
 """
 
-from collections.abc import Callable
 from typing import Any
 
 from django.contrib import messages
@@ -52,7 +51,7 @@ class TenantAdminSite(AdminSite):
         """True for staff who work in a tenant."""
         return super().has_permission(request) and getattr(request, "tenant", None) is not None
 
-    def admin_view(self, view: Callable[..., Any], cacheable: bool = False) -> Callable[..., Any]:
+    def admin_view(self, view: Any, cacheable: bool = False) -> Any:
         """Return a view of the admin, which sends staff without a tenant to choose one."""
         guarded = super().admin_view(view, cacheable)
 

@@ -18,7 +18,9 @@ from tenantguard.orm.pins import pin_of
 
 __all__ = ["Guard"]
 
-_RAW: Final = 'Write it with the ORM, or run it in a block of allow_raw("why") and filter by tenant yourself, or of system("why").'
+_RAW: Final = (
+    'Write it with the ORM, or run it in a block of allow_raw("why") and filter by tenant yourself, or of system("why").'
+)
 _NAME: Final = r'(?:"[\w-]+"|`[\w-]+`|[\w-]+)'
 _TRANSACTION: Final = re.compile(
     rf"(?:BEGIN(?: (?:TRANSACTION|WORK|DEFERRED|IMMEDIATE|EXCLUSIVE))?|COMMIT|ROLLBACK|SAVEPOINT {_NAME}|"

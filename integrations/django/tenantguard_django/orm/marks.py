@@ -39,9 +39,7 @@ class Mark:
         if not hasattr(model, "_meta"):
             raise ConfigurationError(f"{model!r} is no Django model.", mend="Decorate the model class.")
         if MARK in model.__dict__:
-            raise ConfigurationError(
-                f"The model {model.__qualname__} is classified twice.", mend="Keep one of the two."
-            )
+            raise ConfigurationError(f"The model {model.__qualname__} is classified twice.", mend="Keep one of the two.")
         setattr(model, MARK, self)
         return model
 

@@ -95,9 +95,7 @@ def predicate(
     values = [
         slot[0].parameter(scope.reads[slot[1]], connection)
         if slot.__class__ is tuple
-        else slot.parameter(
-            scope.tenant if slot.dimension == "tenant" else scope.dimensions[slot.dimension], connection
-        )
+        else slot.parameter(scope.tenant if slot.dimension == "tenant" else scope.dimensions[slot.dimension], connection)
         for slot in template.slots
     ]
     return template.text.replace(_ALIAS, alias), values

@@ -37,7 +37,7 @@ __all__ = ["check_node", "check_query", "renders_by_itself", "sound_classes", "v
 
 _C = TypeVar("_C", bound=type)
 _RAW_MEND: Final = (
-    "Write it with Django's own expressions, vouch for the class by vouch_for(), or run it in a block of "
+    'Write it with Django\'s own expressions, vouch for the class by vouch_for(), or run it in a block of '
     'allow_raw("why") and filter by tenant yourself.'
 )
 _FIELD_HOOKS: Final = ("get_placeholder", "select_format")

@@ -207,9 +207,9 @@ def check_update(compiler: Any) -> None:
             assert scope is not None
             for given in _results(value):
                 if isinstance(given, Value):
-                    given = given.value
+                    given = given.value  # noqa: PLW2901 - what the expression holds
                 if hasattr(given, "prepare_database_save"):
-                    given = given.prepare_database_save(field)
+                    given = given.prepare_database_save(field)  # noqa: PLW2901
                 if hasattr(given, "resolve_expression") or not key.same(given, scope.bound(key)):
                     raise foreign_row(key)
         link = links.get(field)
@@ -233,9 +233,9 @@ def _results(value: Any) -> Iterator[Any]:
 def _link_values(link: Link, value: Any) -> Iterator[Any]:
     for given in _results(value):
         if isinstance(given, Value):
-            given = given.value
+            given = given.value  # noqa: PLW2901 - what the expression holds
         if hasattr(given, "prepare_database_save"):
-            given = given.prepare_database_save(link.field)
+            given = given.prepare_database_save(link.field)  # noqa: PLW2901
         if given is None or (hasattr(given, "resolve_expression") and _reads_own_link(link, given)):
             continue
         if hasattr(given, "resolve_expression"):
@@ -256,9 +256,7 @@ def _reads_own_link(link: Link, value: Any) -> bool:
     target = link.field.target_field
     if field == target and field.model._meta.db_table == link.target.table:
         return not link.owns
-    return bool(
-        field.remote_field is not None and field.target_field == target and (field == link.field or not link.owns)
-    )
+    return bool(field.remote_field is not None and field.target_field == target and (field == link.field or not link.owns))
 
 
 def check_targets(connection: Any, link: Link, values: list[Any]) -> None:
@@ -338,3 +336,5 @@ def _computed(link: Link) -> ForeignTenantWrite:
         f"The foreign key {link.field.model._meta.label}.{link.field.name} was about to be computed by an expression.",
         mend="Give its value, or the object that it points to.",
     )
+
+

@@ -88,6 +88,16 @@ def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
+def _described(message: Any) -> dict[str, str | None]:
+    return {
+        "id": message.id,
+        "level": _level(message),
+        "message": str(message.msg),
+        "hint": message.hint,
+        "object": _name(message.obj),
+    }
+
+
 def _level(message: Any) -> str:
     return "ERROR" if message.level >= django_checks.ERROR else "WARNING"
 
