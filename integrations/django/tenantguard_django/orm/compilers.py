@@ -324,6 +324,14 @@ _MIXINS: Final[dict[str, type]] = {
 _made: Final[dict[type, type]] = {}
 
 
+_HOOKS: Final = ("as_sql", "_as_sql", "compile", "execute_sql", "get_combinator_sql", "get_from_clause", "get_qualify_sql")
+"""What a database's own compilers may not do otherwise than Django's, since the mixins stand there."""
+
+
+def _same_hooks(base: type, own: type) -> bool:
+    return all(getattr(base, hook, None) is getattr(own, hook, None) for hook in _HOOKS)
+
+
 def scoped_compiler(base: type, name: str) -> type:
     """Return the scoped form of one of a database's compiler classes.
 
@@ -337,7 +345,7 @@ def scoped_compiler(base: type, name: str) -> type:
     made = _made.get(base)
     if made is None:
         own = getattr(django_compilers, name, None)
-        if own is None or name not in _MIXINS or base is not own:
+        if own is None or name not in _MIXINS or not issubclass(base, own) or not _same_hooks(base, own):
             raise StatementRefused(
                 f"The compiler {base.__module__}.{base.__qualname__} is none that the barrier knows.",
                 mend="Use Django's own backends for SQLite and PostgreSQL.",

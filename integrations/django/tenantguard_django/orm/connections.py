@@ -18,6 +18,7 @@ from django.utils.functional import cached_property
 
 from tenantguard.errors import ConfigurationError
 from tenantguard.permits import system
+from tenantguard_django.orm.commands import install_system_commands
 from tenantguard_django.orm.compilers import scoped_compiler
 from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, sqlite_factory
 from tenantguard_django.orm.guard import Guard
@@ -120,10 +121,6 @@ class GuardedWrapper:
     def _savepoint_commit(self, sid: str) -> None:
         with self.tenantguard.opened():
             super()._savepoint_commit(sid)  # type: ignore[misc]
-
-    def _start_transaction_under_autocommit(self) -> None:
-        with self.tenantguard.opened():
-            super()._start_transaction_under_autocommit()  # type: ignore[misc]
 
     def check_constraints(self, table_names: Any = None) -> Any:
         """Check foreign keys now."""
@@ -244,6 +241,7 @@ def protect(database: Any = None) -> None:
         ConfigurationError: it is none of Django's connections, or of a database that the barrier does not know.
     """
     install_result_pins()
+    install_system_commands()
     _watch_new_connections()
     if database is None:
         for alias in connections:

@@ -48,6 +48,8 @@ class _ResultCache:
             own.pop(_PIN, None)
             return
         query = own.get("_query", own.get("query"))
+        if not value and query is not None and getattr(query, "is_empty", bool)():
+            return  # none()
         if (query is not None and query.__dict__.get(TOUCHED)) or belongs_to_tenants(queryset.model):
             own[_PIN] = pin_of(current_binding())
 
