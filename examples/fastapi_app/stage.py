@@ -113,13 +113,17 @@ class Stage:
             "CLIENT_SECRET": self.secrets["documents-app"],
             "DATABASE_URL": self._database_url,
         }
-        command = [sys.executable, "-m", "examples.fastapi_app.serve", service, "--fd", str(listening.fileno())]
+        command = [sys.executable, "-m", *self._serves(service), "--fd", str(listening.fileno())]
         with (Path(self._directory.name) / f"{service}.log").open("wb") as log:
             self._processes.append(
                 subprocess.Popen(  # noqa: S603 - our own interpreter and module
                     command, env=environment, pass_fds=[listening.fileno()], stdout=log, stderr=subprocess.STDOUT
                 )
             )
+
+    def _serves(self, service: str) -> list[str]:
+        """Return the module that serves a part of the example, with its arguments."""
+        return ["examples.fastapi_app.serve", service]
 
     def _wait_until_healthy(self) -> None:
         end = time.monotonic() + _DEADLINE

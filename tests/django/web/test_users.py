@@ -19,6 +19,7 @@ SERVERS = {"asgi": serve_asgi, "wsgi": serve_wsgi}
 
 @pytest.fixture(autouse=True)
 def no_users(django_tables: None) -> Iterator[None]:
+    forget_users()
     yield
     forget_users()
 
