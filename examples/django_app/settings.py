@@ -19,9 +19,7 @@ WSGI_APPLICATION = "examples.django_app.wsgi.application"
 USE_TZ = True
 STATIC_URL = "/static/"
 DEFAULT_AUTO_FIELD = "django.db.models.BigAutoField"
-DATABASES = {
-    "default": {**database_of(os.environ.get("DATABASE_URL", "sqlite:///example.db")), "ATOMIC_REQUESTS": False}
-}
+DATABASES = {"default": database_of(os.environ.get("DATABASE_URL", "sqlite:///example.db"))}
 
 INSTALLED_APPS = [
     "django.contrib.contenttypes",
