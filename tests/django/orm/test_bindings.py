@@ -15,11 +15,11 @@ from django.db.models.expressions import RawSQL
 from django.forms import ModelForm, modelform_factory
 
 from tenantguard import allow_raw, bind, read_tenants, service_identity, system
-from tenantguard.identity import Actor, ActorType, Identity
 from tenantguard.errors import ForeignTenantWrite, NotBound, StatementRefused, TenantGuardError, TenantMismatch
+from tenantguard.identity import Actor, ActorType, Identity
 from tests.django.orm.models import Comment, Country, Document, Folder, Label, Organisation, Task, Template
 from tests.django.orm.reads import AT_IMPORT, FORM
-from tests.django.orm.world import A, B, FIRST_OF_B
+from tests.django.orm.world import FIRST_OF_B, A, B
 
 D = Document.objects
 
@@ -67,8 +67,8 @@ def test_async_methods_run_as_who_awaits_them(world: str) -> None:
         with bind(identity):
             return [
                 await D.acount(),
-                [d.pk async for d in D.order_by("pk")][0],
-                [d.pk async for d in D.order_by("pk").aiterator()][0],
+                await anext(d.pk async for d in D.order_by("pk")),
+                await anext(d.pk async for d in D.order_by("pk").aiterator()),
                 await sync_to_async(D.count)(),
                 (await D.order_by("pk").afirst()).pk,
                 await D.filter(pk=FIRST_OF_B).aexists(),
