@@ -35,3 +35,15 @@ class TenantModel(models.Model):
         """Abstract: each model has a table of its own."""
 
         abstract = True
+
+    def validate_constraints(self, exclude: Any = None) -> None:
+        """Look for rows that break a constraint, in the tenant; also where a form leaves the tenant key out."""
+        super().validate_constraints(exclude=_with_key(exclude))
+
+    def _get_unique_checks(self, exclude: Any = None, include_meta_constraints: bool = False) -> Any:
+        checks: Any = super()._get_unique_checks  # type: ignore[misc]
+        return checks(exclude=_with_key(exclude), include_meta_constraints=include_meta_constraints)
+
+
+def _with_key(exclude: Any) -> Any:
+    return {name for name in exclude if name != "tenant_id"} if exclude else exclude

@@ -5,7 +5,6 @@ import uuid
 from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
-
 from tenantguard_django.models import TenantModel
 from tenantguard_django.orm import owned, owned_through, shared
 

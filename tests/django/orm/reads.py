@@ -28,9 +28,10 @@ from django.db.models import (
     Window,
 )
 from django.db.models.expressions import CombinedExpression, RawSQL
-from django.db.models.functions import Coalesce, Concat, Lower, RowNumber, TruncDate, Upper
+from django.db.models.functions import Cast, Coalesce, Concat, Lower, Replace, RowNumber, TruncDate, Upper
 from django.forms import ModelChoiceField, modelform_factory
 
+from tenantguard import read_tenants
 from tests.django.orm.models import (
     Comment,
     Country,
@@ -87,7 +88,10 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "deferred field loads": (lambda: [d.pages for d in D.only("title").order_by("pk")], [1, 2, 3, 11]),
     "in_bulk": (lambda: sorted(D.in_bulk([1, BS])), [1]),
     "in_bulk of all": (lambda: sorted(D.in_bulk()), [1, 2, 3, 11]),
-    "in_bulk by slug": (lambda: sorted(D.filter(slug__isnull=False).in_bulk(field_name="slug")), ["own-0", "own-1", "own-2"]),
+    "in_bulk by slug": (
+        lambda: sorted(D.filter(slug__isnull=False).in_bulk(field_name="slug")),
+        ["own-0", "own-1", "own-2"],
+    ),
     "iterator": (lambda: len(list(D.iterator(chunk_size=1))), 4),
     "iterator with prefetch": (lambda: len(list(D.prefetch_related("comments").iterator(chunk_size=2))), 4),
     "dates": (lambda: len(D.dates("made", "day")), 1),
@@ -111,7 +115,10 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "aggregate over a relation": (lambda: D.aggregate(n=Count("comments"))["n"], 6),
     "aggregate from a shared model": (lambda: Country.objects.aggregate(n=Count("documents"))["n"], 3),
     "sum from a shared model": (lambda: Country.objects.annotate(n=Sum("documents__pages")).get().n, 6),
-    "max from a shared model": (lambda: Country.objects.annotate(n=Max("documents__comments__text")).get().n, "own comment 21"),
+    "max from a shared model": (
+        lambda: Country.objects.annotate(n=Max("documents__comments__text")).get().n,
+        "own comment 21",
+    ),
     "distinct aggregate": (lambda: D.aggregate(n=Count("labels", distinct=True))["n"], 2),
     "filtered aggregate": (lambda: Country.objects.annotate(n=Count("documents", filter=Q(pk__gte=0))).get().n, 3),
     "sliced aggregate": (lambda: D.all()[:100].aggregate(n=Max("pages"))["n"], 11),
@@ -146,15 +153,20 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
         [None, "own inner"],
     ),
     "outer join keeps rows": (lambda: D.select_related("folder").count(), 4),
-    "select_related": (lambda: [d.folder and d.folder.name for d in D.select_related("folder__parent").order_by("pk")], [None, "own inner", "own inner", None]),
+    "select_related": (
+        lambda: [d.folder and d.folder.name for d in D.select_related("folder__parent").order_by("pk")],
+        [None, "own inner", "own inner", None],
+    ),
     "select_related of all": (lambda: len(C.select_related()), 6),
     "select_related backwards": (lambda: len(D.select_related("report")), 4),
     "order by relation": (lambda: len(D.order_by("folder__name", "country__name")), 4),
     "order by reverse relation": (lambda: len(Country.objects.order_by("documents__pages")), 3),
     "filtered relation": (
-        lambda: Country.objects.annotate(
-            d=FilteredRelation("documents", condition=Q(documents__pages__gte=0))
-        ).filter(d__title__contains="").count(),
+        lambda: (
+            Country.objects.annotate(d=FilteredRelation("documents", condition=Q(documents__pages__gte=0)))
+            .filter(d__title__contains="")
+            .count()
+        ),
         3,
     ),
     "self join": (lambda: [f.name for f in Folder.objects.filter(children__name__contains="inner")], ["own outer"]),
@@ -175,14 +187,20 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
         lambda: Note(content_type=ContentType.objects.get_for_model(Document), object_id=BS).about,
         None,
     ),
-    "content type": (lambda: ContentType.objects.get_for_model(Document).get_all_objects_for_this_type(pk=BS).count(), 0),
+    "content type": (
+        lambda: ContentType.objects.get_for_model(Document).get_all_objects_for_this_type(pk=BS).count(),
+        0,
+    ),
     "prefetch": (lambda: [len(d.comments.all()) for d in D.prefetch_related("comments").order_by("pk")], [2, 2, 2, 0]),
     "prefetch from shared": (lambda: len(Country.objects.prefetch_related("documents").get().documents.all()), 3),
     "prefetch deep": (
         lambda: [len(c.reactions.all()) for d in D.prefetch_related("comments__reactions") for c in d.comments.all()],
         [1] * 6,
     ),
-    "prefetch of generic": (lambda: [n.about.pk for n in Note.objects.prefetch_related("about").order_by("pk")], [1, 2, 3]),
+    "prefetch of generic": (
+        lambda: [n.about.pk for n in Note.objects.prefetch_related("about").order_by("pk")],
+        [1, 2, 3],
+    ),
     "prefetch object": (
         lambda: len(
             Country.objects.prefetch_related(Prefetch("documents", Document.objects.all(), to_attr="found")).get().found
@@ -208,7 +226,10 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "exists of outer reference": (lambda: D.filter(Exists(C.filter(document=OuterRef("pk")))).count(), 3),
     "in a query set": (lambda: Country.objects.filter(documents__in=D.filter(pages__gte=BS)).count(), 0),
     "in values": (lambda: D.filter(pages__in=Document.objects.values("pages")).count(), 4),
-    "comparison with subquery": (lambda: D.filter(pages=Subquery(D.order_by("-pages").values("pages")[:1])).get().pk, 11),
+    "comparison with subquery": (
+        lambda: D.filter(pages=Subquery(D.order_by("-pages").values("pages")[:1])).get().pk,
+        11,
+    ),
     "nested three deep": (
         lambda: Country.objects.filter(
             pk__in=D.filter(folder__in=Folder.objects.filter(pk__in=D.filter(pages__gte=BS).values("folder"))).values(
@@ -218,23 +239,72 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
         0,
     ),
     "count in subquery": (
-        lambda: Country.objects.annotate(
-            n=Coalesce(Subquery(D.filter(country=OuterRef("pk")).values("country").annotate(c=Count("pk")).values("c")), 0)
-        ).get().n,
+        lambda: (
+            Country.objects.annotate(
+                n=Coalesce(
+                    Subquery(D.filter(country=OuterRef("pk")).values("country").annotate(c=Count("pk")).values("c")), 0
+                )
+            )
+            .get()
+            .n
+        ),
         3,
+    ),
+    # criteria that fail on rows of others
+    "cast in a child": (lambda: _numbers(C, "text").filter(n__gt=5).count(), 6),
+    "cast in a child that is joined": (
+        lambda: _numbers(Country.objects, "documents__comments__text").filter(n__gt=5).count(),
+        6,
+    ),
+    "cast in a child that joins its parent": (
+        lambda: _numbers(C.filter(document__title__startswith="own"), "text").filter(n__gt=5).count(),
+        6,
+    ),
+    "cast in a child of a child": (lambda: _numbers(Reaction.objects, "comment__text").filter(n__gt=5).count(), 6),
+    "cast in a subquery": (lambda: D.filter(pages__in=_numbers(C, "text").values("n")).count(), 0),
+    "cast in an update": (lambda: _numbers(C, "text").filter(n__gt=5).update(text="x"), 6),
+    "cast in a delete": (lambda: _numbers(Reaction.objects, "kind").filter(n__gt=5).delete()[0], 6),
+    "cast in a filtered relation": (
+        lambda: (
+            Country.objects.annotate(
+                d=FilteredRelation("documents", condition=Q(documents__pages__lt=_division(F("documents__pages"))))
+            )
+            .filter(d__title__contains="")
+            .count()
+        ),
+        3,
+    ),
+    "division": (lambda: D.filter(pages__gt=_division(F("pages"))).count(), 0),
+    "division in a child": (lambda: C.filter(pk__gt=_division(F("pk"))).count(), 0),
+    "division for many": (lambda: _both(lambda: C.filter(pk__lt=_division(F("pk") * 0 + 1)).count()), 12),
+    "outer join with criteria that can fail": (
+        lambda: D.annotate(n=Cast("comments__pk", IntegerField())).filter(Q(n__isnull=True) | Q(n__gt=0)).count(),
+        7,
     ),
     # set operations
     "union": (lambda: len(D.filter(pk=1).union(D.filter(pages__gte=BS), all=True)), 1),
-    "union with shared": (lambda: sorted(Country.objects.values_list("name").union(D.values_list("title"), all=True))[0], ("Utopia",)),
-    "union with shared, all rows": (lambda: len(Country.objects.values_list("name").union(D.values_list("title"), all=True)), 5),
+    "union with shared": (
+        lambda: min(Country.objects.values_list("name").union(D.values_list("title"), all=True)),
+        ("Utopia",),
+    ),
+    "union with shared, all rows": (
+        lambda: len(Country.objects.values_list("name").union(D.values_list("title"), all=True)),
+        5,
+    ),
     "intersection": (lambda: len(D.all().intersection(D.filter(pk=BS))), 0),
     "difference": (lambda: len(D.all().difference(D.filter(pk=1))), 3),
-    "union in a subquery": (lambda: D.filter(pk__in=D.filter(pk=1).union(D.filter(pages__gte=BS)).values("pk")).count(), 1),
+    "union in a subquery": (
+        lambda: D.filter(pk__in=D.filter(pk=1).union(D.filter(pages__gte=BS)).values("pk")).count(),
+        1,
+    ),
     "union counted": (lambda: D.all().union(D.filter(pk=BS)).count(), 4),
     "union ordered and sliced": (lambda: [d.pk for d in D.all().union(D.all()).order_by("-pk")[:2]], [11, 3]),
     # inheritance
     "multi-table child": (lambda: [r.pk for r in Report.objects.all()], [11]),
-    "multi-table child, its own columns": (lambda: list(Report.objects.values_list("summary", flat=True)), ["own summary"]),
+    "multi-table child, its own columns": (
+        lambda: list(Report.objects.values_list("summary", flat=True)),
+        ["own summary"],
+    ),
     "multi-table child, its table alone": (lambda: Report.objects.values_list("document_ptr_id").count(), 1),
     "multi-table child by key": (lambda: Report.objects.filter(document_ptr_id=BS + 10).count(), 0),
     "proxy": (lambda: ReportProxy.objects.count(), 1),
@@ -249,8 +319,14 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "global rows": (lambda: sorted(t.name for t in Template.objects.all()), ["everybody's template", "own template"]),
     # locks, forms, fixtures
     "select for update": (inside(lambda: len(D.select_for_update())), 4),
-    "select for update of a join": (inside(lambda: len(C.select_for_update(of=("self",)).select_related("document"))), 6),
-    "model choice field": (lambda: [p for p in ModelChoiceField(D.all()).queryset.values_list("pk", flat=True).order_by("pk")], [1, 2, 3, 11]),
+    "select for update of a join": (
+        inside(lambda: len(C.select_for_update(of=("self",)).select_related("document"))),
+        6,
+    ),
+    "model choice field": (
+        lambda: list(ModelChoiceField(D.all()).queryset.values_list("pk", flat=True).order_by("pk")),
+        [1, 2, 3, 11],
+    ),
     "dumped": (lambda: serializers.serialize("json", D.all()).count('"model"'), 4),
     "pickled query": (lambda: _repickled(D.filter(pages__gte=0)).count(), 4),
     "refreshed": (lambda: _refreshed(D.get(pk=1)), "own document 0"),
@@ -274,14 +350,24 @@ REFUSED: dict[str, Attack] = {
     "raw expression in a filter": lambda: list(D.filter(pk__in=RawSQL("SELECT id FROM ormtests_document", ()))),
     "raw expression in order": lambda: list(D.order_by(RawSQL("title", ()))),
     "raw expression in aggregate": lambda: D.aggregate(x=Max(RawSQL("(SELECT max(pages) FROM ormtests_document)", ()))),
-    "raw expression in values": lambda: list(Country.objects.values(x=RawSQL("(SELECT max(title) FROM ormtests_document)", ()))),
-    "function template": lambda: list(
-        D.annotate(x=Func(F("pk"), template="(SELECT max(title) FROM ormtests_document)", output_field=models.TextField()))
+    "raw expression in values": lambda: list(
+        Country.objects.values(x=RawSQL("(SELECT max(title) FROM ormtests_document)", ()))
     ),
-    "function by name": lambda: list(D.annotate(x=Func(Value("select 1"), function="query_to_xml", output_field=models.TextField()))),
-    "function name with SQL": lambda: list(D.annotate(x=Func(F("pk"), function="(SELECT max(pages) FROM ormtests_document) + abs"))),
+    "function template": lambda: list(
+        D.annotate(
+            x=Func(F("pk"), template="(SELECT max(title) FROM ormtests_document)", output_field=models.TextField())
+        )
+    ),
+    "function by name": lambda: list(
+        D.annotate(x=Func(Value("select 1"), function="query_to_xml", output_field=models.TextField()))
+    ),
+    "function name with SQL": lambda: list(
+        D.annotate(x=Func(F("pk"), function="(SELECT max(pages) FROM ormtests_document) + abs"))
+    ),
     "function joiner": lambda: list(
-        D.annotate(x=Func(F("pk"), F("pk"), function="abs", arg_joiner=" + (SELECT max(pages) FROM ormtests_document) + "))
+        D.annotate(
+            x=Func(F("pk"), F("pk"), function="abs", arg_joiner=" + (SELECT max(pages) FROM ormtests_document) + ")
+        )
     ),
     "function template of a class": lambda: list(D.annotate(x=Sneaky(F("pk")))),
     "function template of an instance": lambda: list(D.annotate(x=_templated(Lower(F("title"))))),
@@ -350,6 +436,24 @@ def _manager(model: Any) -> Any:
     manager = models.Manager()
     manager.model = model
     return manager
+
+
+def _numbers(rows: Any, path: str) -> Any:
+    """Make numbers of texts in a way that fails on b's, whose text has no such end."""
+    digits = Cast(
+        Replace(Replace(path, Value("own comment "), Value("1")), Value("own reaction"), Value("11")), IntegerField()
+    )
+    return rows.annotate(n=digits)
+
+
+def _division(column: Any) -> Any:
+    """Divide by nothing on b's first row."""
+    return Value(1_000_000) / (column - Value(BS)) * Value(-1) * Value(1_000_000)
+
+
+def _both(ask: Attack) -> Any:
+    with read_tenants(["b"], reason="group report"):
+        return ask()
 
 
 def _templated(node: Any) -> Any:

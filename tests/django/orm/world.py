@@ -5,7 +5,7 @@ leaked if a canary, or a count that includes one, comes back or stands in the te
 of B's is changed, moved or gone, a row of A's stands in B, or a key of A's points to B's.
 """
 
-import datetime
+import datetime as dt
 import uuid
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,10 +17,10 @@ from django.core.management import call_command
 from django.db import connections, models, transaction
 from django.db.models.query import QuerySet
 from django.test.utils import override_settings
+from tenantguard_django.orm import protect
 
 from tenantguard import bind, service_identity, system
 from tenantguard.errors import TenantGuardError
-from tenantguard_django.orm import protect
 from tests.django.orm.models import (
     Comment,
     Country,
@@ -42,7 +42,7 @@ FIRST_OF_B = 900_000
 A_UUID, B_UUID = uuid.UUID(int=1), uuid.UUID(int=2)
 A = service_identity("attacker", tenant="a")
 B = service_identity("victim", tenant="b")
-MADE = datetime.datetime(2026, 1, 2, 3, 4, tzinfo=datetime.UTC)
+MADE = dt.datetime(2026, 1, 2, 3, 4, tzinfo=dt.UTC)
 
 Attack = Callable[[], Any]
 """Runs as tenant a; what it returns is looked at."""
@@ -66,8 +66,10 @@ class Router:
 @contextmanager
 def database(alias: str, engine: dict[str, Any]) -> Iterator[str]:
     """A protected database of its own under an alias, with tables and rows, to which the router sends everything."""
-    global _alias  # noqa: PLW0603 - the router is made by Django
-    connections.settings.update(connections.configure_settings({"default": connections.settings["default"], alias: engine}))
+    global _alias
+    connections.settings.update(
+        connections.configure_settings({"default": connections.settings["default"], alias: engine})
+    )
     protect(alias)
     before, _alias = _alias, alias
     try:
@@ -115,9 +117,7 @@ def seed() -> None:
             for m in range(2):
                 comment = Comment.objects.create(id=first + 2 * n + m, text=f"{mark} comment {n}{m}", document=document)
                 Reaction.objects.create(id=first + 2 * n + m, kind=f"{mark} reaction", comment=comment)
-            Note.objects.create(
-                id=first + n, text=f"{mark} note", content_type=about, object_id=document.pk, **of
-            )
+            Note.objects.create(id=first + n, text=f"{mark} note", content_type=about, object_id=document.pk, **of)
         Report.objects.create(id=first + 10, title=f"{mark} report", pages=first + 10, summary=f"{mark} summary", **of)
         Template.objects.create(id=first, org=tenant, name=f"{mark} template")
         Ticket.objects.create(id=first, number=number, title=f"{mark} ticket")

@@ -38,7 +38,10 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "create with the own tenant": (lambda: D.create(title="new", tenant_id="a").tenant_id, "a"),
     "create without a default": (lambda: Template.objects.create(name="new").org, "a"),
     "create with an empty tenant": (lambda: D.create(title="new", tenant_id="").tenant_id, "a"),
-    "bulk_create": (lambda: [d.tenant_id for d in D.bulk_create([Document(title="1"), Document(title="2")])], ["a", "a"]),
+    "bulk_create": (
+        lambda: [d.tenant_id for d in D.bulk_create([Document(title="1"), Document(title="2")])],
+        ["a", "a"],
+    ),
     "bulk_create in batches": (
         lambda: [d.tenant_id for d in D.bulk_create([Document(title=str(n)) for n in range(5)], batch_size=2)],
         ["a"] * 5,
@@ -67,7 +70,10 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "update of b's row": (lambda: D.filter(pk=BS).update(title="changed"), 0),
     "update by relation": (lambda: D.filter(folder__name__contains="").update(title="changed"), 2),
     "update by many": (lambda: D.filter(comments__text__contains="").update(title="changed"), 3),
-    "update by subquery": (lambda: D.filter(Exists(Comment.objects.filter(document=OuterRef("pk")))).update(pages=0), 3),
+    "update by subquery": (
+        lambda: D.filter(Exists(Comment.objects.filter(document=OuterRef("pk")))).update(pages=0),
+        3,
+    ),
     "update with F": (lambda: D.update(pages=F("pages") + 1), 4),
     "update with a subquery": (
         lambda: [
@@ -99,12 +105,18 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "delete": (lambda: D.filter(pk__gte=0).delete()[1]["ormtests.Document"], 4),
     "delete of b's row": (lambda: D.filter(pk=BS).delete()[0], 0),
     "delete of b's instance": (lambda: Comment(id=BS, document_id=BS).delete()[0], 0),
-    "delete by relation": (lambda: Comment.objects.filter(document__title__contains="").delete()[1]["ormtests.Comment"], 6),
+    "delete by relation": (
+        lambda: Comment.objects.filter(document__title__contains="").delete()[1]["ormtests.Comment"],
+        6,
+    ),
     "raw delete": (lambda: Comment.objects.all()._raw_delete(D.db) if Reaction.objects.all().delete() else None, 6),
     "delete with cascades": (lambda: Folder.objects.get(pk=1).delete()[1]["ormtests.Folder"], 2),
     "delete sets null": (lambda: [Folder.objects.get(pk=2).delete()[0], D.get(pk=2).folder_id], [1, None]),
     "delete of a label": (lambda: Label.objects.get(pk=1).delete()[1]["ormtests.Document_labels"], 3),
-    "many to many add": (lambda: D.get(pk=11).labels.add(1, Label.objects.get(pk=2)) or D.get(pk=11).labels.count(), None),
+    "many to many add": (
+        lambda: D.get(pk=11).labels.add(1, Label.objects.get(pk=2)) or D.get(pk=11).labels.count(),
+        None,
+    ),
     "many to many set": (lambda: [D.get(pk=1).labels.set([1]), D.get(pk=1).labels.count()], [None, 1]),
     "many to many clear": (lambda: [D.get(pk=1).labels.clear(), D.get(pk=1).labels.count()], [None, 0]),
     "many to many clear of b's": (lambda: Label(pk=BS).documents.clear(), None),
@@ -150,7 +162,10 @@ REFUSED: dict[str, Attack] = {
         [Comment(id=BS, text="x", document_id=1)], update_conflicts=True, update_fields=["text"], unique_fields=["id"]
     ),
     "upsert that moves b's child": lambda: Comment.objects.bulk_create(
-        [Comment(id=BS, text="x", document_id=1)], update_conflicts=True, update_fields=["document"], unique_fields=["id"]
+        [Comment(id=BS, text="x", document_id=1)],
+        update_conflicts=True,
+        update_fields=["document"],
+        unique_fields=["id"],
     ),
     "move by update": lambda: D.update(tenant_id="b"),
     "move by update to nobody": lambda: D.update(tenant_id=""),
@@ -205,8 +220,8 @@ REFUSED: dict[str, Attack] = {
     "migrate": lambda: call_command("migrate", database=D.db, verbosity=0),
     "raw update": lambda: connections[D.db].cursor().execute("UPDATE ormtests_document SET title = 'x'"),
     "raw delete": lambda: connections[D.db].cursor().execute("DELETE FROM ormtests_document"),
-    "raw insert": lambda: connections[D.db].cursor().executemany(
-        "INSERT INTO ormtests_country (name) VALUES (%s)", [["x"], ["y"]]
+    "raw insert": lambda: (
+        connections[D.db].cursor().executemany("INSERT INTO ormtests_country (name) VALUES (%s)", [["x"], ["y"]])
     ),
     "script": lambda: connections[D.db].cursor().executescript("DELETE FROM ormtests_document"),
     "copy": lambda: connections[D.db].cursor().copy("COPY ormtests_document TO STDOUT"),

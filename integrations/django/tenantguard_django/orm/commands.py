@@ -70,6 +70,6 @@ def install_system_commands() -> None:
         with system("manage.py: are there migrations to run?"):
             return looked(self)
 
-    execute.tenantguard = True  # type: ignore[attr-defined]
-    BaseCommand.execute = execute  # type: ignore[method-assign]
-    BaseCommand.check_migrations = check_migrations  # type: ignore[method-assign]
+    execute.tenantguard = True
+    BaseCommand.execute = execute
+    BaseCommand.check_migrations = check_migrations

@@ -3,8 +3,8 @@
 Every query, subquery, part of a union, cascade and look-up of a form asks its connection for a compiler; a protected
 connection gives a subclass of it. The predicate of the base table goes to WHERE, that of a joined one to ON, so that
 outer joins keep their rows; it stands before the author's criteria, which are put into parentheses of their own. The
-text of the outermost query is handed to wall two (`tenantguard_django.orm.guard`), which runs no other. What this module
-does not understand does not pass.
+text of the outermost query is handed to wall two (`tenantguard_django.orm.guard`), which runs no other. What this
+module does not understand does not pass.
 """
 
 from collections.abc import Iterator
@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from django.core.exceptions import FullResultSet
 from django.db.models.sql import compiler as django_compilers
-from django.db.models.sql.constants import INNER
+from django.db.models.sql.constants import INNER, LOUTER
 from django.db.models.sql.datastructures import BaseTable, Join
 
 from tenantguard.binding import current_binding, raw_binding
-from tenantguard.errors import StatementRefused, TenantMismatch, UnclassifiedTable
+from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
 from tenantguard.orm.pins import pin_of
 from tenantguard_django.orm.classify import Child, Shared, kind_of
+from tenantguard_django.orm.failing import can_fail
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
 from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
@@ -32,12 +33,20 @@ TOUCHED: Final = "_tenantguard_touched"
 class _Guarded:
     """WHERE with the predicate before the author's criteria."""
 
-    __slots__ = ("criteria", "params", "sql")
+    __slots__ = ("condition", "criteria", "params", "sql")
 
-    def __init__(self, sql: str, params: list[object], criteria: Any) -> None:
+    def __init__(
+        self,
+        sql: str,
+        params: list[object],
+        criteria: Any,
+        condition: tuple[str, list[object]] | None = None,
+    ) -> None:
         self.sql = sql
         self.params = params
         self.criteria = criteria
+        self.condition = condition
+        """What must hold before the criteria are evaluated, where these can fail."""
 
     def as_sql(self, compiler: Any, _connection: Any) -> tuple[str, list[object]]:
         compiler.pending = False
@@ -47,7 +56,10 @@ class _Guarded:
             sql, params = "", ()
         if not sql:
             return self.sql, self.params
-        return f"{self.sql} AND ({sql})", [*self.params, *params]
+        if self.condition is not None:
+            sql = f"CASE WHEN {self.condition[0]} THEN ({sql}) ELSE FALSE END"
+            params = [*self.condition[1], *params]
+        return (f"{self.sql} AND ({sql})" if self.sql else sql), [*self.params, *params]
 
 
 sound_classes.add(_Guarded)
@@ -66,11 +78,16 @@ class ScopedCompiler:
     pending = False
     """Whether a predicate is yet to be rendered."""
     lazy = False
+    met = False
+    """Whether a table of tenants is in FROM."""
+    failing = False
+    """Whether the criteria can fail."""
+    select: Any
 
     def compile(self, node: Any) -> tuple[str, Any]:
         if node.__class__ not in sound_classes:
             self._check(node)
-        return super().compile(node)  # type: ignore[misc,no-any-return]
+        return super().compile(node)  # type: ignore[misc]
 
     def _check(self, node: Any) -> None:
         binding = current_binding()
@@ -97,7 +114,7 @@ class ScopedCompiler:
             binding = current_binding()
         try:
             kind = kind_of(table)
-        except UnclassifiedTable:
+        except (UnclassifiedTable, ConfigurationError):
             if binding is not None and binding.system is not None:
                 self.connection.tenantguard.touched = True
                 return None
@@ -120,6 +137,8 @@ class ScopedCompiler:
         params: list[object] = []
         wheres: list[str] = []
         where_params: list[object] = []
+        conditions: list[tuple[str, list[object]]] = []
+        self.failing = can_fail(self.where)
         quote = self.quote_name_unless_alias
         for alias, clause in tuple(query.alias_map.items()):
             if not query.alias_refcount[alias]:
@@ -133,30 +152,52 @@ class ScopedCompiler:
                 continue
             sql, given = clause.as_sql(self, self.connection)
             found = self.scoped(clause.table_name, quote(clause.table_alias))
+            if found is not None:
+                self.met = True
+                if self.failing:
+                    conditions.append(self._condition(clause, *found))
             if found is not None and not _follows(query, alias, clause):
                 if cls is BaseTable:
                     wheres.append(found[0])
                     where_params.extend(found[1])
                 else:
-                    sql = self._joined(clause, sql, found[0])
-                    given = [*found[1], *given]
+                    times = 1
+                    if clause.filtered_relation is not None and can_fail(clause.filtered_relation):
+                        times = 2
+                    sql = self._joined(clause, sql, found[0], failing=times == 2)
+                    given = [*found[1] * times, *given]
             result.append(sql)
             params.extend(given)
         for table in query.extra_tables:
             alias, _ = query.table_alias(table)
             if alias not in query.alias_map or query.alias_refcount[alias] == 1:
                 result.append(f", {quote(alias)}")
-        if wheres:
+        if wheres or conditions:
             self.pending = True
-            self.where = _Guarded(" AND ".join(wheres), where_params, self.where)
+            condition = None
+            if conditions:
+                every = [value for _, values in conditions for value in values]
+                condition = (" AND ".join(text for text, _ in conditions), every)
+            self.where = _Guarded(" AND ".join(wheres), where_params, self.where, condition)
         return result, params
 
-    def _joined(self, join: Any, sql: str, found: str) -> str:
+    def _condition(self, clause: Any, text: str, params: list[object]) -> tuple[str, list[object]]:
+        """Return what holds of a table's row before criteria that can fail are evaluated on it."""
+        if clause.join_type != LOUTER:
+            return text, params
+        # A row that an outer join has not found is NULL, and stays.
+        column = self.connection.ops.quote_name(clause.join_cols[0][1])
+        return f"({self.quote_name_unless_alias(clause.table_alias)}.{column} IS NULL OR {text})", params
+
+    def _joined(self, join: Any, sql: str, found: str, *, failing: bool) -> str:
         name = "" if join.table_alias == join.table_name else f" {join.table_alias}"
         start = f"{join.join_type} {self.quote_name_unless_alias(join.table_name)}{name} ON ("
         if not sql.startswith(start) or not sql.endswith(")"):
             raise StatementRefused("A join is written in an unknown way.", mend="Report the versions in use.")
-        return f"{start}{found} AND ({sql[len(start) : -1]}))"
+        rest = sql[len(start) : -1]
+        if failing:
+            rest = f"CASE WHEN {found} THEN ({rest}) ELSE FALSE END"
+        return f"{start}{found} AND ({rest}))"
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         query = self.query
@@ -168,11 +209,19 @@ class ScopedCompiler:
         if query.explain_info is not None and query.explain_info.options:
             self._refuse("EXPLAIN with options, which can count rows of other tenants")
         made = super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        if self.met and query.subquery and not self.outermost and self.connection.vendor == "postgresql":
+            made = self._fenced(made)
         if self.pending and made[0]:
             raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
         if self.outermost:
             self._vouch([made])
         return made
+
+    def _fenced(self, made: tuple[str, Any]) -> tuple[str, Any]:
+        """Keep PostgreSQL from making a join of a subquery whose columns can fail."""
+        if self.query.is_sliced or not any(can_fail(column) for column, *_ in self.select):
+            return made
+        return f"{made[0]} OFFSET 0", made[1]
 
     def _check_queries(self, query: Any) -> None:
         binding = current_binding()
@@ -208,6 +257,11 @@ class ScopedCompiler:
         lazy = kwargs.get("chunked_fetch", False) or self.lazy
         rows = super().results_iter(results, *args, **kwargs)  # type: ignore[misc]
         return _while_bound(rows) if lazy and self.query.__dict__.get(TOUCHED) else rows
+
+
+def _guarded(found: tuple[str, list[object]], criteria: Any) -> _Guarded:
+    """Return the WHERE of a statement on one table."""
+    return _Guarded(*found, criteria, found if can_fail(criteria) else None)
 
 
 def _follows(query: Any, alias: str, clause: Any) -> bool:
@@ -249,8 +303,8 @@ class ScopedDelete(ScopedCompiler):
     def _as_sql(self, query: Any) -> tuple[str, tuple[Any, ...]]:
         name = self.quote_name_unless_alias(query.base_table)
         found = self.scoped(query.base_table, name, write=True)
-        where = query.where if found is None else _Guarded(*found, query.where)
-        delete = f"DELETE FROM {name}"
+        where = query.where if found is None else _guarded(found, query.where)
+        delete = f"DELETE FROM {name}"  # noqa: S608 - a quoted name
         try:
             sql, params = self.compile(where)
         except FullResultSet:
@@ -266,7 +320,7 @@ class ScopedUpdate(ScopedCompiler):
     def compile(self, node: Any) -> tuple[str, Any]:
         if node is self.query.where and self._found is not None:
             found, self._found = self._found, None
-            return super().compile(_Guarded(*found, node))
+            return super().compile(_guarded(found, node))
         return super().compile(node)
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
@@ -324,7 +378,15 @@ _MIXINS: Final[dict[str, type]] = {
 _made: Final[dict[type, type]] = {}
 
 
-_HOOKS: Final = ("as_sql", "_as_sql", "compile", "execute_sql", "get_combinator_sql", "get_from_clause", "get_qualify_sql")
+_HOOKS: Final = (
+    "as_sql",
+    "_as_sql",
+    "compile",
+    "execute_sql",
+    "get_combinator_sql",
+    "get_from_clause",
+    "get_qualify_sql",
+)
 """What a database's own compilers may not do otherwise than Django's, since the mixins stand there."""
 
 

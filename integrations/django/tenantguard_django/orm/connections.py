@@ -29,6 +29,7 @@ __all__ = ["GuardedWrapper", "is_protected", "machinery", "protect"]
 _VENDORS: Final = frozenset({"sqlite", "postgresql"})
 _aliases: Final[set[str]] = set()
 _classes: Final[dict[type, type]] = {}
+_EVERY: Final = "*"
 _lock: Final = threading.Lock()
 
 
@@ -234,8 +235,8 @@ def protect(database: Any = None) -> None:
     """Protect databases: every statement through them is scoped or refused from now on.
 
     Args:
-        database: an alias, a connection, or ``None`` for all of ``DATABASES``. An alias counts for the connections of
-            all threads.
+        database: an alias, a connection, or ``None`` for all of ``DATABASES``, also those that are added later. An
+            alias counts for the connections of all threads.
 
     Raises:
         ConfigurationError: it is none of Django's connections, or of a database that the barrier does not know.
@@ -244,6 +245,7 @@ def protect(database: Any = None) -> None:
     install_system_commands()
     _watch_new_connections()
     if database is None:
+        _aliases.add(_EVERY)
         for alias in connections:
             protect(alias)
     elif isinstance(database, str):
@@ -285,10 +287,9 @@ def is_protected(database: Any = None) -> bool:
     """
     if database is None:
         return all(is_protected(alias) for alias in connections)
-    connection = connections[database] if isinstance(database, str) else database
-    alias = getattr(connection, "alias", None)
+    connection: Any = connections[database] if isinstance(database, str) else database
     if not isinstance(connection, BaseDatabaseWrapper):
-        connection = connections[alias]
+        connection = connections[connection.alias]
     return isinstance(connection, GuardedWrapper)
 
 
@@ -299,11 +300,11 @@ def _watch_new_connections() -> None:
 
     def create_connection(self: Any, alias: str) -> Any:
         connection = original(self, alias)
-        if alias in _aliases:
+        if alias in _aliases or _EVERY in _aliases:
             _protect_connection(connection)
         return connection
 
-    create_connection.tenantguard = True  # type: ignore[attr-defined]
+    create_connection.tenantguard = True
     ConnectionHandler.create_connection = create_connection
 
 

@@ -102,5 +102,5 @@ def guard_driver(driver: Any, guard: Guard, known: dict[type, type]) -> None:
         if isinstance(factory, type):
             base = getattr(factory, "tenantguard_base", factory)  # a pool gives the same one to many
             made = guarded_cursor(base, guard, known)
-            made.tenantguard_base = base  # type: ignore[attr-defined]
+            made.tenantguard_base = base
             setattr(driver, name, made)

@@ -19,7 +19,8 @@ from tenantguard.orm.pins import pin_of
 __all__ = ["Guard"]
 
 _RAW: Final = (
-    'Write it with the ORM, or run it in a block of allow_raw("why") and filter by tenant yourself, or of system("why").'
+    'Write it with the ORM, or run it in a block of allow_raw("why") and filter by tenant yourself, or of '
+    'system("why").'
 )
 _NAME: Final = r'(?:"[\w-]+"|`[\w-]+`|[\w-]+)'
 _TRANSACTION: Final = re.compile(
@@ -30,7 +31,7 @@ _TRANSACTION: Final = re.compile(
 _DDL: Final = frozenset(
     """
     alter attach cluster comment create detach drop grant import reassign reindex rename revoke security truncate vacuum
-    """.split()  # noqa: SIM905
+    """.split()
 )
 _WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
 _COMMENTS: Final = re.compile(r"\s*(?:/\*(?:(?!\*/|/\*).)*\*/\s*)*", re.DOTALL)

@@ -39,7 +39,9 @@ class Mark:
         if not hasattr(model, "_meta"):
             raise ConfigurationError(f"{model!r} is no Django model.", mend="Decorate the model class.")
         if MARK in model.__dict__:
-            raise ConfigurationError(f"The model {model.__qualname__} is classified twice.", mend="Keep one of the two.")
+            raise ConfigurationError(
+                f"The model {model.__qualname__} is classified twice.", mend="Keep one of the two."
+            )
         setattr(model, MARK, self)
         return model
 
@@ -154,7 +156,7 @@ def as_mark(value: Any, label: str) -> Mark:
     """
     if isinstance(value, Mark):
         return value
-    makers = {"shared": shared, "owned": owned, "through": owned_through}
+    makers: dict[str, Any] = {"shared": shared, "owned": owned, "through": owned_through}
     if isinstance(value, Mapping) and len(value) == 1 and (kind := next(iter(value))) in makers:
         made = makers[kind](value[kind])
         assert isinstance(made, Mark)

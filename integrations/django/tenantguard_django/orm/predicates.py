@@ -95,7 +95,9 @@ def predicate(
     values = [
         slot[0].parameter(scope.reads[slot[1]], connection)
         if slot.__class__ is tuple
-        else slot.parameter(scope.tenant if slot.dimension == "tenant" else scope.dimensions[slot.dimension], connection)
+        else slot.parameter(
+            scope.tenant if slot.dimension == "tenant" else scope.dimensions[slot.dimension], connection
+        )
         for slot in template.slots
     ]
     return template.text.replace(_ALIAS, alias), values
@@ -110,7 +112,8 @@ def _written(
         joined = " AND ".join(f"{parent}.{quote(theirs)} = {alias}.{quote(own)}" for own, theirs in kind.pairs)
         condition = _written(kind.parent, parent, scope, connection, write, depth + 1, slots)
         # Every part is a quoted name or written here.
-        return f"EXISTS (SELECT 1 FROM {quote(kind.parent.table)} {parent} WHERE {joined} AND {condition})"
+        table = f"{quote(kind.parent.table)} {parent}"
+        return f"EXISTS (SELECT 1 FROM {table} WHERE {joined} AND {condition})"  # noqa: S608
     vendor = connection.vendor
     column = f"{alias}.{quote(kind.key.column)}"
     text, times = kind.key.compare(column, vendor)

@@ -37,7 +37,7 @@ __all__ = ["check_node", "check_query", "renders_by_itself", "sound_classes", "v
 
 _C = TypeVar("_C", bound=type)
 _RAW_MEND: Final = (
-    'Write it with Django\'s own expressions, vouch for the class by vouch_for(), or run it in a block of '
+    "Write it with Django's own expressions, vouch for the class by vouch_for(), or run it in a block of "
     'allow_raw("why") and filter by tenant yourself.'
 )
 _FIELD_HOOKS: Final = ("get_placeholder", "select_format")
@@ -45,10 +45,10 @@ _INSTANCE: Final = frozenset({"template", "function", "arg_joiner", "as_sql", "a
 _QUIET: Final = frozenset(
     """
     __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__ __init__ __annotations__ __slots__ __repr__
-    _constructor_args __signature__ lookup_name name output_field _output_field_or_none arity allow_distinct function
-    contains_aggregate contains_over_clause window_compatible prepare_rhs get_prep_lookup bilateral empty_result_set_value
-    filterable allow_order_by deconstruct allows_composite_expressions conditional
-    """.split()  # noqa: SIM905
+    _constructor_args __signature__ lookup_name name output_field arity allow_distinct function
+    contains_aggregate contains_over_clause window_compatible prepare_rhs get_prep_lookup bilateral
+    empty_result_set_value filterable allow_order_by deconstruct allows_composite_expressions conditional
+    """.split()
 )
 """What a class of the app may say without rendering anything."""
 _CONNECTOR: Final = re.compile(r"[-+*/%^&|#<>=~!@?]{1,4}|AND|OR")
@@ -167,6 +167,9 @@ def _own_class(cls: type) -> str | None:
         if base is object or _is_djangos(base) or base in _vouched:
             continue
         if not set(base.__dict__) <= _QUIET:
+            return what
+        field = base.__dict__.get("output_field")
+        if isinstance(field, Field) and not _is_djangos(type(field)) and type(field) not in _vouched:
             return what
         function = base.__dict__.get("function")
         if function is not None and not _is_pure(function):

@@ -21,7 +21,7 @@ from django.db.models.expressions import (
 from django.db.models.functions import Cast, Coalesce
 
 from tenantguard.binding import Binding, current_binding
-from tenantguard.errors import ForeignTenantWrite, StatementRefused, UnclassifiedTable
+from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
 from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of
 from tenantguard_django.orm.keys import Key
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
@@ -32,11 +32,11 @@ _AT_ONCE: Final = 500
 _UNSET: Final = (None, "")
 
 
-def _kind(compiler: Any, table: str, binding: Binding | None) -> Kind | None:
+def _kind(table: str, binding: Binding | None) -> Kind | None:
     """Return what a table is; ``None`` for an unclassified one in a system context."""
     try:
         return kind_of(table)
-    except UnclassifiedTable:
+    except (UnclassifiedTable, ConfigurationError):
         if binding is not None and binding.system is not None:
             return None
         raise
@@ -72,7 +72,7 @@ class InsertCheck:
         """
         compiler, query = self.compiler, self.compiler.query
         binding = current_binding()
-        kind = self.kind = _kind(compiler, query.get_meta().db_table, binding)
+        kind = self.kind = _kind(query.get_meta().db_table, binding)
         if kind is None:
             compiler.connection.tenantguard.touched = True
             return
@@ -114,6 +114,8 @@ class InsertCheck:
         if not isinstance(kind, Owned) or getattr(self.compiler.query, "raw", False):
             return
         for obj in self.compiler.query.objs:
+            if not hasattr(obj, kind.key.attname):
+                return  # a model of a migration from before the key
             given = getattr(obj, kind.key.attname)
             if isinstance(given, DatabaseDefault) or given in _UNSET:
                 mend = "Give it, or bind an identity inside the system context."
@@ -195,7 +197,7 @@ def check_update(compiler: Any) -> None:
     """
     query = compiler.query
     binding = current_binding()
-    kind = _kind(compiler, query.get_meta().db_table, binding)
+    kind = _kind(query.get_meta().db_table, binding)
     if kind is None or (binding is not None and binding.system is not None):
         return
     scope = None if isinstance(kind, Shared) else scope_of(binding)
@@ -207,9 +209,9 @@ def check_update(compiler: Any) -> None:
             assert scope is not None
             for given in _results(value):
                 if isinstance(given, Value):
-                    given = given.value  # noqa: PLW2901 - what the expression holds
+                    given = given.value
                 if hasattr(given, "prepare_database_save"):
-                    given = given.prepare_database_save(field)  # noqa: PLW2901
+                    given = given.prepare_database_save(field)
                 if hasattr(given, "resolve_expression") or not key.same(given, scope.bound(key)):
                     raise foreign_row(key)
         link = links.get(field)
@@ -233,9 +235,9 @@ def _results(value: Any) -> Iterator[Any]:
 def _link_values(link: Link, value: Any) -> Iterator[Any]:
     for given in _results(value):
         if isinstance(given, Value):
-            given = given.value  # noqa: PLW2901 - what the expression holds
+            given = given.value
         if hasattr(given, "prepare_database_save"):
-            given = given.prepare_database_save(link.field)  # noqa: PLW2901
+            given = given.prepare_database_save(link.field)
         if given is None or (hasattr(given, "resolve_expression") and _reads_own_link(link, given)):
             continue
         if hasattr(given, "resolve_expression"):
@@ -256,7 +258,9 @@ def _reads_own_link(link: Link, value: Any) -> bool:
     target = link.field.target_field
     if field == target and field.model._meta.db_table == link.target.table:
         return not link.owns
-    return bool(field.remote_field is not None and field.target_field == target and (field == link.field or not link.owns))
+    return bool(
+        field.remote_field is not None and field.target_field == target and (field == link.field or not link.owns)
+    )
 
 
 def check_targets(connection: Any, link: Link, values: list[Any]) -> None:
@@ -325,7 +329,8 @@ def _count(connection: Any, link: Link, scope: Scope, values: Iterable[Any], bin
 def foreign_row(key: Key) -> ForeignTenantWrite:
     """Return the error for a row that would be another tenant's."""
     return ForeignTenantWrite(
-        f"A row of {key.field.model._meta.label} was about to be written for another {key.dimension} than the bound one.",
+        f"A row of {key.field.model._meta.label} was about to be written for another {key.dimension} than the bound "
+        "one.",
         mend=f"Leave the {key.dimension} key out: it is filled with what is bound. Rows are moved between tenants in a "
         'block of system("why").',
     )
@@ -336,5 +341,3 @@ def _computed(link: Link) -> ForeignTenantWrite:
         f"The foreign key {link.field.model._meta.label}.{link.field.name} was about to be computed by an expression.",
         mend="Give its value, or the object that it points to.",
     )
-
-
