@@ -42,7 +42,6 @@ _HARMLESS: Final = frozenset(
         F,
         FilteredRelation,
         NegatedExpression,
-        NothingNode,
         OrderBy,
         Query,
         Ref,
@@ -86,7 +85,7 @@ def can_fail(node: Any) -> bool:
     Args:
         node: an expression, a lookup, or a tree of criteria.
     """
-    if node is None:
+    if node is None or node.__class__ is NothingNode:
         return False
     cls = node.__class__
     if cls is WhereNode:
