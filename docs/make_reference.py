@@ -129,6 +129,24 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Who may receive what, and the tokens that carry a caller on.",
         ("tenantguard.outbound:*",),
     ),
+    "django.md": (
+        "Django",
+        "The door, what views demand, the admin, frameworks and tests. How they are used is told in ../django.md.",
+        (
+            "tenantguard_django.middleware:TenantGuardMiddleware",
+            "tenantguard_django:requires",
+            "tenantguard_django.conf:get_guard",
+            "tenantguard_django.sessions:choose_tenant",
+            "tenantguard_django.sessions:tenants_to_choose",
+            "tenantguard_django.users:IdentityUser",
+            "tenantguard_django.admin.sites:TenantAdminSite",
+            "tenantguard_django.admin.options:TenantModelAdmin",
+            "tenantguard_django.admin.options:SharedModelAdmin",
+            "tenantguard_django.rest_framework:*",
+            "tenantguard_django.ninja:*",
+            "tenantguard_django.test:*",
+        ),
+    ),
     "testing.md": ("Testing", "Weapons for your own tests.", ("tenantguard.testing:*",)),
     "errors.md": ("Errors", "One tree; each error knows its HTTP status.", ("tenantguard.errors:*",)),
 }
@@ -141,10 +159,29 @@ PUBLIC = (
     "tenantguard.outbound",
     "tenantguard.testing",
     "tenantguard.tokens",
+    "tenantguard_django",
+    "tenantguard_django.ninja",
+    "tenantguard_django.rest_framework",
+    "tenantguard_django.test",
     "tenantguard_fastapi",
     "tenantguard_redis",
 )
 """The modules whose ``__all__`` is public."""
+
+
+def _set_up_django() -> None:
+    """Let what belongs to Django be imported, which asks for settings."""
+    import django
+    from django.conf import settings
+
+    if not settings.configured:
+        admin = ["tenantguard_django.admin", "tenantguard_django.admin.apps.TenantAdmin"]
+        contrib = [f"django.contrib.{name}" for name in ("contenttypes", "auth", "sessions", "messages")]
+        settings.configure(INSTALLED_APPS=[*contrib, "rest_framework", "tenantguard_django", *admin])
+        django.setup()
+
+
+_set_up_django()
 
 
 def public_names() -> dict[str, Any]:
