@@ -13,7 +13,7 @@ MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard integrations/*/pyproject.tom
 help: ## list the commands
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
-demo: $(STAMP) ## start an issuer, the example app and a second service, and play attempts against them
+demo: $(STAMP) ## start an issuer, the example app, two services behind it and a worker, and play attempts against them
 	@$(BIN)/python -m examples.fastapi_app.demo
 
 demo-django: $(STAMP) ## play the same attempts against the Django example, and some at its admin

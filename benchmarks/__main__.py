@@ -7,6 +7,7 @@ from rich.progress import Progress
 from rich.table import Table
 
 from benchmarks.django_requests import django_request_costs
+from benchmarks.outbound import async_outbound_costs, outbound_costs
 from benchmarks.queries import compile_costs, execution_costs, tenants_share_statements
 from benchmarks.requests import request_costs
 from benchmarks.tokens import cold_costs, hostile_costs, issuer_costs
@@ -27,10 +28,12 @@ def main() -> None:
     console = Console()
     tables = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=9)
+        task = progress.add_task("measuring", total=11)
         for title, measure in (
             ("A request, in process (medians)", request_costs),
             ("A token that was not seen before, by the number of issuers", issuer_costs),
+            ("A warm outbound call, in process", outbound_costs),
+            ("A warm outbound call, in process, async", async_outbound_costs),
             ("A hostile token, until it is refused (EdDSA)", hostile_costs),
         ):
             tables.append(table(title, measure()))

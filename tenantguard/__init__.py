@@ -33,6 +33,7 @@ from tenantguard.tokens import (
     keycloak,
     oidc,
     okta,
+    transaction_issuer,
     workos,
 )
 
@@ -86,5 +87,6 @@ __all__ = [
     "service_identity",
     "shared",
     "system",
+    "transaction_issuer",
     "workos",
 ]

@@ -9,7 +9,7 @@ from typing import Any, Final, NamedTuple, Protocol, final
 from urllib.parse import quote
 
 from tenantguard.bearer import PresentedToken
-from tenantguard.errors import InvalidToken
+from tenantguard.errors import InvalidRequest, InvalidToken, TenantRefused
 from tenantguard.identity import Identity
 from tenantguard.rules import DPOP, RequestRules
 from tenantguard.tenancy import check_standing, settle_tenant, tenant_said
@@ -66,13 +66,15 @@ class Admission:
     Args:
         verifier: who verifies tokens.
         rules: what else holds.
+        transactions: who verifies transaction tokens.
     """
 
-    __slots__ = ("_rules", "_verifier")
+    __slots__ = ("_rules", "_transactions", "_verifier")
 
-    def __init__(self, verifier: Verifier, rules: RequestRules) -> None:
+    def __init__(self, verifier: Verifier, rules: RequestRules, transactions: Verifier | None = None) -> None:
         self._verifier = verifier
         self._rules = rules
+        self._transactions = transactions
 
     async def admit(self, presented: PresentedToken, scope: Mapping[str, Any]) -> Admitted:
         """Return whom a request runs as.
@@ -95,13 +97,58 @@ class Admission:
             self._verifier.revocations.check(identity)  # of one of several tenants nothing was known before
         return Admitted(await check_standing(identity, rules.directory), nonce)
 
+    async def admit_transaction(self, token: str, caller: PresentedToken | None, scope: Mapping[str, Any]) -> Identity:
+        """Return whom a request runs as that carries a transaction token.
+
+        Args:
+            token: the transaction token.
+            caller: the token in the Authorization header, by which the calling service shows itself.
+            scope: the ASGI scope.
+
+        Raises:
+            AuthenticationError: one of the tokens is not good, or the caller's is no service's own.
+            AuthorizationError: the tenant changed on the way, or may not be used.
+            Unavailable: that can't be known now.
+
+        Source: draft-ietf-oauth-transaction-tokens, sections 8.2 and 9.13: it does not authenticate who calls.
+        """
+        rules = self._rules
+        assert self._transactions is not None
+        verified = await self._transactions.verify_all(token)
+        if verified.identity.confirmation is not None:
+            raise InvalidToken("The transaction token is bound to a key, which can't be checked.", reason="proof")
+        said = await tenant_said(rules.tenant_from, scope)
+        identity = settle_tenant(verified, said, tenantless=rules.tenantless.cover(scope))
+        if caller is not None:
+            await self._check_calling_service(caller, identity, scope)
+        return await check_standing(identity, rules.directory)
+
+    async def _check_calling_service(
+        self, presented: PresentedToken, identity: Identity, scope: Mapping[str, Any]
+    ) -> None:
+        verified = await self._verifier.verify_all(presented.token)
+        service = verified.identity
+        if service.is_delegated or not service.actor.type.is_machine:
+            raise InvalidRequest(
+                "The request carries a transaction token and somebody else's access token.",
+                mend="Beside a transaction token, send the calling service's own token or none.",
+            )
+        await self._check_possession(service, presented, scope)
+        if verified.tenants and (identity.tenant is None or identity.tenant.id not in verified.tenants):
+            raise TenantRefused("The calling service belongs to another tenant than the transaction.")
+        trusted = self._rules.trusted_actors
+        if trusted is not None and service.actor.id not in trusted:
+            raise InvalidToken("The calling service is not trusted here.", reason="chain")
+
     async def recheck(self, identity: Identity, token: str) -> None:
         """Look at the token of an open connection again, and at its tenant.
 
         Raises:
             TenantGuardError: it would not be let in now.
         """
-        verified = await self._verifier.verify_all(token)
+        verifier = self._verifier if identity.transaction is None else self._transactions
+        assert verifier is not None
+        verified = await verifier.verify_all(token)
         if identity.tenant is not None:
             verified.choose(identity.tenant.id)
         await check_standing(identity, self._rules.directory)

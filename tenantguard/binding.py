@@ -11,8 +11,9 @@ contextvars-extras is used here and nowhere else. It is no longer developed, so 
 its version pinned.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from contextvars import Token
+from hashlib import sha256
 from typing import Any, Final, Self, final
 
 import msgspec
@@ -39,13 +40,44 @@ class Credential:
     Args:
         token: the token as presented.
         token_type: its RFC 8693 token type URI.
+        inbound: the headers of the request that it came with, names in lower case. They are looked at where the app
+            may have copied some of them to another host, and for nothing else.
     """
 
-    __slots__ = ("_token", "token_type")
+    __slots__ = ("_digest", "_inbound", "_token", "_transaction", "length", "token_type")
 
-    def __init__(self, token: str, token_type: str = "urn:ietf:params:oauth:token-type:access_token") -> None:
+    def __init__(
+        self,
+        token: str,
+        token_type: str = "urn:ietf:params:oauth:token-type:access_token",
+        *,
+        inbound: Iterable[tuple[bytes, bytes]] = (),
+    ) -> None:
         self._token = token
+        self.length = len(token)
+        self._inbound = inbound
+        self._transaction: object = None
+        self._digest: bytes | None = None
         self.token_type = token_type
+
+    @property
+    def digest(self) -> bytes:
+        """The token's SHA-256, by which a token that was made from it is found again."""
+        if self._digest is None:
+            self._digest = sha256(self._token.encode("utf-8", "surrogatepass")).digest()
+        return self._digest
+
+    @property
+    def inbound(self) -> Iterable[tuple[bytes, bytes]]:
+        """The headers of the request that the token came with. Whoever reads them must not log or forward them."""
+        return self._inbound
+
+    @property
+    def transaction(self) -> object:
+        """Stands for the one request or job that this credential is bound for; equal to nothing else."""
+        if self._transaction is None:
+            self._transaction = object()
+        return self._transaction
 
     def reveal(self) -> str:
         """Return the token. Whoever calls this must not log, store or forward it."""

@@ -26,10 +26,12 @@ __all__ = [
     "InvalidTenantId",
     "InvalidToken",
     "IssuerUnavailable",
+    "JobRefused",
     "MissingCredential",
     "NonceRequired",
     "NotBound",
     "OutboundError",
+    "PlacementError",
     "RevokedToken",
     "StatementRefused",
     "StoreUnavailable",
@@ -37,6 +39,7 @@ __all__ = [
     "TenantGuardError",
     "TenantMismatch",
     "TenantRefused",
+    "TenantUnavailable",
     "Unavailable",
     "UnclassifiedTable",
     "UnknownTenant",
@@ -222,6 +225,17 @@ class Unavailable(TenantGuardError):
         return "The request can't be checked now. Try again later."
 
 
+class TenantUnavailable(Unavailable):
+    """The tenant is being set up or moved to another place, and can't be used meanwhile (503)."""
+
+    title = "Tenant unavailable"
+
+    @property
+    def detail(self) -> str | None:
+        """A fixed sentence: the caller may try again."""
+        return "The tenant can't be used while it is being set up or moved. Try again later."
+
+
 class IssuerUnavailable(Unavailable):
     """The issuer's keys can't be had now, so no token of it can be verified (503). Fails closed."""
 
@@ -322,6 +336,10 @@ class TenantMismatch(BarrierError):
     """A session, transaction or object that belongs to one tenant is used while another is bound."""
 
 
+class PlacementError(TenantGuardError):
+    """A tenant could not be set up, moved, exported, erased or removed. The text tells why, and what holds now."""
+
+
 # --- outbound --------------------------------------------------------------------------------------------
 
 
@@ -334,3 +352,25 @@ class OutboundError(TenantGuardError):
 
 class ExchangeError(OutboundError):
     """The token service refused or spoiled a token exchange (RFC 8693). Nothing is sent in its place."""
+
+
+# --- jobs ------------------------------------------------------------------------------------------------
+
+
+class JobRefused(TenantGuardError):
+    """A job may not run: its capsule is forged, expired or used, or whom it was for has been revoked meanwhile.
+
+    Args:
+        message: what was wrong.
+        reason: one word for dead letters and metrics, for example ``"replayed"``.
+    """
+
+    status = 403
+    title = "Job refused"
+
+    def __init__(self, message: str, *, reason: str = "refused") -> None:
+        super().__init__(message)
+        self.reason = reason
+
+    def __reduce__(self) -> tuple[type["JobRefused"], tuple[str], dict[str, object]]:
+        return type(self), (self.message,), {"reason": self.reason}

@@ -28,6 +28,7 @@ __all__ = [
     "Identity",
     "Tenant",
     "TenantStatus",
+    "Transaction",
     "service_identity",
     "validate_tenant_id",
 ]
@@ -67,10 +68,17 @@ def validate_tenant_id(value: object) -> str:
 
 
 class TenantStatus(StrEnum):
-    """Whether a tenant may be used."""
+    """Whether a tenant may be used: only an active one may.
+
+    The others say why not: suspended; being set up, moved or removed by an operation; gone for good.
+    """
 
     ACTIVE = "active"
     SUSPENDED = "suspended"
+    PROVISIONING = "provisioning"
+    MOVING = "moving"
+    REMOVING = "removing"
+    REMOVED = "removed"
 
 
 class Tenant(msgspec.Struct, frozen=True, gc=False):
@@ -170,6 +178,26 @@ class Confirmation(msgspec.Struct, frozen=True, gc=False):
     x5t_s256: str | None = None
 
 
+class Transaction(msgspec.Struct, frozen=True, gc=False):
+    """The transaction that a request is part of (draft-ietf-oauth-transaction-tokens): the same in every service.
+
+    Args:
+        id: ``txn``, unique in the trust domain.
+        requested_by: ``req_wl``: the services that asked for its token and for replacements, in that order.
+        json: ``tctx``, what it is about, as JSON text; `context` decodes it.
+    """
+
+    id: str
+    requested_by: tuple[str, ...] = ()
+    json: str = "{}"
+
+    @property
+    def context(self) -> dict[str, object]:
+        """What the transaction is about, as a new dict. No service on the way can change it."""
+        decoded: dict[str, object] = msgspec.json.decode(self.json)
+        return decoded
+
+
 class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     """The verified whole that a request, job or script runs as.
 
@@ -197,6 +225,7 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
         acr: authentication context class.
         amr: authentication methods.
         confirmation: the sender constraint.
+        transaction: the transaction that the request is part of, where it came with a transaction token.
 
     Raises:
         TypeError: a part that decides access is of the wrong kind, for example scopes that are one text. Struct
@@ -223,6 +252,7 @@ class Identity(msgspec.Struct, frozen=True, gc=False, kw_only=True):
     acr: str | None = None
     amr: tuple[str, ...] = ()
     confirmation: Confirmation | None = None
+    transaction: Transaction | None = None
 
     def __post_init__(self) -> None:
         if not isinstance(self.subject, Actor) or not isinstance(self.actor, Actor):

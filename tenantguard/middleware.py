@@ -32,14 +32,16 @@ from tenantguard.identity import Identity
 from tenantguard.lifetimes import POLICY_VIOLATION, EventStream, WatchedSocket
 from tenantguard.problems import Refusals
 from tenantguard.resource_metadata import ResourceMetadata
-from tenantguard.rules import AUTHORIZATION, RequestRules
+from tenantguard.rules import AUTHORIZATION, TXN_TOKEN, RequestRules
 from tenantguard.scopes import refuse_unguarded_routes
 from tenantguard.tokens.jwt import MAX_TOKEN_LENGTH
+from tenantguard.tokens.transactions import TXN_TOKEN_TYPE
 
 __all__ = ["Guard", "TenantGuardMiddleware"]
 
 logger = logging.getLogger("tenantguard.middleware")
 
+ACCESS_TOKEN_TYPE: Final = "urn:ietf:params:oauth:token-type:access_token"
 _BEARER_LENGTH: Final = len("Bearer ")
 _LONGEST_WARM: Final = MAX_TOKEN_LENGTH + _BEARER_LENGTH
 
@@ -86,7 +88,7 @@ class TenantGuardMiddleware:
     def __init__(self, app: ASGIApp, guard: Guard) -> None:
         self.app = app
         rules = self._rules = guard.rules
-        self._admission = Admission(guard.verifier, rules)
+        self._admission = Admission(guard.verifier, rules, getattr(guard, "transactions", None))
         self._cached = guard.verifier.cached
         self._revocations = guard.verifier.revocations
         self._public = rules.public.cover
@@ -143,18 +145,23 @@ class TenantGuardMiddleware:
             if self._public(scope):
                 await self._serve_public(scope, receive, tracked_send, others)
                 return
-            if authorization is None:
+            transaction = None if others is None else self._transaction_token(others)
+            if transaction is not None:
+                token, token_type = transaction, TXN_TOKEN_TYPE
+                identity = await self._admit_transaction(transaction, authorization, others, scope)
+            elif authorization is None:
                 raise MissingCredential
-            token = _warm_token(authorization)
-            if token is not None and others is None and not self._always_asked:
-                identity = self._cached(token)
-            if identity is None or token is None:
-                presented = read_authorization(authorization, dpop=self._rules.dpop is not None)
-                token, scheme = presented
-                self._take_away(scope, others)
-                identity, nonce = await self._admission.admit(presented, scope)
+            else:
+                token, token_type = _warm_token(authorization), ACCESS_TOKEN_TYPE
+                if token is not None and others is None and not self._always_asked:
+                    identity = self._cached(token)
+                if identity is None or token is None:
+                    presented = read_authorization(authorization, dpop=self._rules.dpop is not None)
+                    token, scheme = presented
+                    self._take_away(scope, others)
+                    identity, nonce = await self._admission.admit(presented, scope)
             scope["tenantguard"] = identity
-            bound = enter_binding(Binding(identity, Credential(token)))
+            bound = enter_binding(Binding(identity, Credential(token, token_type, inbound=scope["headers"])))
             try:
                 await self.app(scope, receive, tracked_send)
             finally:
@@ -196,6 +203,8 @@ class TenantGuardMiddleware:
 
     async def _serve_websocket(self, scope: Scope, receive: Receive, send: Send) -> None:
         scheme = "Bearer"
+        identity: Identity | None = None
+        token_type = ACCESS_TOKEN_TYPE
         socket = WatchedSocket(self._revocations, receive, send)
         try:
             if not self._routes_checked:
@@ -208,9 +217,13 @@ class TenantGuardMiddleware:
                 self._take_away(scope, others, tenant_headers=True)
                 await self.app(scope, receive, socket.send)
                 return
-            if authorization is not None and carried is not None:
+            transaction = None if others is None else self._transaction_token(others)
+            if carried is not None and (authorization is not None or transaction is not None):
                 raise InvalidRequest("The request carries a token twice.", mend="Send it in one place.")
-            if authorization is not None:
+            if transaction is not None:
+                identity = await self._admit_transaction(transaction, authorization, others, scope)
+                presented, token_type = PresentedToken(transaction), TXN_TOKEN_TYPE
+            elif authorization is not None:
                 _warm_token(authorization)
                 presented = read_authorization(authorization, dpop=self._rules.dpop is not None)
             elif carried is not None:
@@ -218,11 +231,12 @@ class TenantGuardMiddleware:
             else:
                 raise MissingCredential
             scheme = presented.scheme
-            self._take_away(scope, others)
-            identity, _ = await self._admission.admit(presented, scope)
+            if identity is None:
+                self._take_away(scope, others)
+                identity, _ = await self._admission.admit(presented, scope)
             scope["tenantguard"] = identity
             socket.watch(identity, partial(self._admission.recheck, identity, presented.token))
-            with bind(identity, Credential(presented.token)):
+            with bind(identity, Credential(presented.token, token_type, inbound=scope["headers"])):
                 await self.app(scope, socket.receive, socket.send)
         except Exception as error:
             if socket.ended:
@@ -284,6 +298,32 @@ class TenantGuardMiddleware:
                     others.append(header)
         return authorization, others
 
+    def _transaction_token(self, others: list[tuple[bytes, bytes]]) -> str | None:
+        """Return the token of the ``Txn-Token`` header, where the app accepts such.
+
+        Raises:
+            InvalidRequest: there are several.
+            InvalidToken: it is too long to be looked at.
+        """
+        if not self._rules.transactions:
+            return None
+        values = [value for name, value in others if name == TXN_TOKEN]
+        if len(values) > 1:
+            raise InvalidRequest("The request has several Txn-Token headers.", mend="Send exactly one.")
+        if values and len(values[0]) > MAX_TOKEN_LENGTH:
+            raise InvalidToken(f"The token is longer than {MAX_TOKEN_LENGTH} characters.", reason="size")
+        return values[0].strip(b" \t").decode("latin-1") if values else None
+
+    async def _admit_transaction(
+        self, token: str, authorization: bytes | None, others: list[tuple[bytes, bytes]] | None, scope: Scope
+    ) -> Identity:
+        caller = None
+        if authorization is not None:
+            _warm_token(authorization)
+            caller = read_authorization(authorization, dpop=self._rules.dpop is not None)
+        self._take_away(scope, others)
+        return await self._admission.admit_transaction(token, caller, scope)
+
     def _take_away(
         self, scope: Scope, others: list[tuple[bytes, bytes]] | None, *, tenant_headers: bool = False
     ) -> None:
@@ -293,7 +333,7 @@ class TenantGuardMiddleware:
         rules = self._rules
         away = rules.forged
         if tenant_headers:
-            away = away | rules.tenant_headers
+            away = away | rules.tenant_headers | {TXN_TOKEN}
         certificates = rules.certificates
         if certificates is not None and certificates.header is not None and not certificates.trusts(scope):
             away = away | {certificates.header}

@@ -13,10 +13,11 @@ from tenantguard.tenancy import TenantDirectory, TenantFromHeader, TenantResolve
 from tenantguard.tokens.client_certificates import ClientCertificates
 from tenantguard.tokens.dpop import DPoP
 
-__all__ = ["AUTHORIZATION", "DPOP", "RequestRules"]
+__all__ = ["AUTHORIZATION", "DPOP", "TXN_TOKEN", "RequestRules"]
 
 AUTHORIZATION: Final = b"authorization"
 DPOP: Final = b"dpop"
+TXN_TOKEN: Final = b"txn-token"
 
 _NAME: Final = re.compile(r"[!#$%&'*+.^_`|~0-9A-Za-z-]+")
 _QUOTABLE: Final = re.compile(r"[\x20\x21\x23-\x5b\x5d-\x7e]+")
@@ -39,6 +40,8 @@ class RequestRules:
         resource: the app's own description, served without a credential and named in every challenge (RFC 9728).
         dpop: how proofs of possession are checked (RFC 9449). Without it, tokens bound to a key are refused.
         certificates: where client certificates are (RFC 8705). Without it, tokens bound to one are refused.
+        transactions: True where transaction tokens are accepted; otherwise the ``Txn-Token`` header is taken away.
+        trusted_actors: the services that may present a transaction token together with a token of their own.
 
     Raises:
         ConfigurationError: a value is not usable; the text names it.
@@ -54,6 +57,8 @@ class RequestRules:
     resource: ProtectedResource | None = None
     dpop: DPoP | None = None
     certificates: ClientCertificates | None = None
+    transactions: bool = False
+    trusted_actors: frozenset[str] | None = None
     tenant_headers: frozenset[bytes] = field(init=False, repr=False)
     forged: frozenset[bytes] = field(init=False, repr=False)
     watched: frozenset[bytes] = field(init=False, repr=False)
@@ -69,6 +74,7 @@ class RequestRules:
         tenant_headers = frozenset(one.name for one in self.tenant_from if isinstance(one, TenantFromHeader))
         names = {_header_name(name) for name in self.identity_headers} | tenant_headers
         forged = {spelling for name in names for spelling in spellings(name)} - tenant_headers
+        forged |= set(spellings(TXN_TOKEN)) - ({TXN_TOKEN} if self.transactions else set())
         if AUTHORIZATION in forged or DPOP in forged:
             raise ConfigurationError("The Authorization and DPoP headers carry the token.", mend="Name other headers.")
         prefix = self.websocket_subprotocol
@@ -89,7 +95,7 @@ class RequestRules:
                 )
         if self.resource is not None:
             object.__setattr__(self, "public", PublicPaths([*self.public.patterns, self.resource.path]))
-        watched = {AUTHORIZATION, *forged, *tenant_headers}
+        watched = {AUTHORIZATION, TXN_TOKEN, *forged, *tenant_headers}
         if self.dpop is not None:
             watched.add(DPOP)
         if self.certificates is not None and self.certificates.header is not None:

@@ -5,7 +5,7 @@ from contextlib import asynccontextmanager
 
 from fastapi import FastAPI
 
-from examples.fastapi_app import copilot, database, documents
+from examples.fastapi_app import copilot, database, documents, jobs
 from examples.fastapi_app.models import Base
 from examples.fastapi_app.settings import Settings
 from tenantguard import TenantGuard, TenantGuardMiddleware, TokenExchange
@@ -28,6 +28,7 @@ def create_app(settings: Settings) -> FastAPI:
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        app.state.celery = jobs.create_celery(settings)
         app.state.sessions = guard.async_sessionmaker(async_engine)
         app.state.sync_sessions = guard.sessionmaker(sync_engine)
         database.create_tables(sync_engine)

@@ -1,29 +1,35 @@
 """The main job, played: ``make demo``.
 
-Starts an issuer, the document service and the billing service, tries what users and attackers try, and prints what
-was expected and what happened. The exit status is 1 if any of it differs.
+Starts an issuer, the document service, two services behind it and a worker, tries what users and attackers try, and
+prints what was expected and what happened. The exit status is 1 if any of it differs.
 """
 
 import argparse
 import json
+import re
 import sys
+import time
 from collections.abc import Callable
 from contextlib import ExitStack
 from dataclasses import dataclass
 from typing import Any
 
 import httpx2
+from celery import Celery
 from rich.console import Console
 from rich.table import Table
 
 from examples.fastapi_app import app
 from examples.fastapi_app.database import COMPANIES
+from examples.fastapi_app.jobs import REPORT
 from examples.fastapi_app.stage import Stage
 from tenantguard.testing import DevIssuer
 
 TITLES = {
     company: sorted(title for titles in folders.values() for title in titles) for company, folders in COMPANIES.items()
 }
+
+_AT_THE_LEDGER = "acme: billing-app (service) for documents-app (service) for copilot (agent) for alice (human)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,16 +52,8 @@ class Play:
     def __init__(self, stage: Stage, http: httpx2.Client) -> None:
         self.stage, self.http = stage, http
         self.alice, self.bob = self._log_in("alice"), self._log_in("bob")
-        self.agent = self._token(
-            {
-                "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
-                "subject_token": self.alice,
-                "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
-                "audience": app.AUDIENCE,
-                "scope": "documents:read",
-            },
-            "copilot",
-        )
+        self.agent = self._agent("documents:read")
+        self.wider_agent = self._agent("documents:read documents:write usage:read")
         self.service = self._token(
             {"grant_type": "client_credentials", "audience": app.AUDIENCE, "scope": "documents:read"}, "invoice-sync"
         )
@@ -69,6 +67,17 @@ class Play:
         response.raise_for_status()
         token: str = response.json()["access_token"]
         return token
+
+    def _agent(self, scope: str) -> str:
+        """Return a token of the copilot for Alice."""
+        form = {
+            "grant_type": "urn:ietf:params:oauth:grant-type:token-exchange",
+            "subject_token": self.alice,
+            "subject_token_type": "urn:ietf:params:oauth:token-type:access_token",
+            "audience": app.AUDIENCE,
+            "scope": scope,
+        }
+        return self._token(form, "copilot")
 
     def _log_in(self, user: str) -> str:
         form = {
@@ -149,6 +158,24 @@ class Play:
                 "502 Upstream call failed",
                 lambda: _refusal(self.call("POST", "/copilot/summary", self.agent)),
             ),
+            (
+                "an agent for Alice",
+                "lets the copilot call billing, which calls the ledger",
+                _AT_THE_LEDGER,
+                lambda: self._at_the_ledger(self.wider_agent),
+            ),
+            (
+                "an agent for Alice",
+                "puts a report off; a worker calls on when the request is gone",
+                _AT_THE_LEDGER,
+                lambda: self._report(self.wider_agent),
+            ),
+            (
+                "a stranger",
+                "writes a job for Alice's document into the queue",
+                "not run; refused (missing)",
+                self._planted_job,
+            ),
         ]
 
     def _anonymous(self) -> str:
@@ -189,6 +216,50 @@ class Play:
             return _refusal(response)
         usage = response.json()["usage"]
         return f"{usage['tenant']}: {' for '.join(usage['chain'])}"
+
+    def _at_the_ledger(self, token: str) -> str:
+        response = self.call("POST", "/copilot/summary", token)
+        if response.status_code != 200:
+            return _refusal(response)
+        seen = response.json()["usage"]["ledger"]
+        if f"ledger was called: {seen}" not in self.stage.log():
+            return "the ledger printed nothing"
+        return f"{seen['tenant']}: {' for '.join(seen['chain'])}"
+
+    def _report(self, token: str) -> str:
+        response = self.call("POST", "/copilot/report", token)
+        if response.status_code != 202:
+            return _refusal(response)
+        path = f"/documents/{response.json()['document_id']}/comments"
+        return self._wait_for(lambda: next((one for one in self._comments(path) if one.startswith("acme: ")), None))
+
+    def _comments(self, path: str) -> list[str]:
+        comments: list[str] = self.call("GET", path, self.alice).json()
+        return comments
+
+    def _planted_job(self) -> str:
+        document = self.call("GET", "/documents", self.alice).json()[-1]["id"]
+        folder = self.stage.queue_folder
+        forger = Celery("forger", broker="filesystem://", set_as_current=False)
+        forger.conf.broker_transport_options = {
+            "data_folder_in": str(folder / "messages"),
+            "data_folder_out": str(folder / "messages"),
+            "control_folder": str(folder / "control"),
+        }
+        forger.send_task(REPORT, (document,))
+        forger.close()
+        told = self._wait_for(lambda: re.search(r"job refused \(\w+\)", self.stage.log()))
+        written = any(one.startswith("acme: ") for one in self._comments(f"/documents/{document}/comments"))
+        return f"{'run' if written else 'not run'}; {told.removeprefix('job ')}"
+
+    def _wait_for(self, found: Callable[[], object]) -> str:
+        end = time.monotonic() + 60
+        while time.monotonic() < end:
+            result = found()
+            if result:
+                return result[0] if isinstance(result, re.Match) else str(result)
+            time.sleep(0.1)
+        return "nothing happened"
 
 
 def _refusal(response: httpx2.Response) -> str:
@@ -248,7 +319,7 @@ def main(kind: type[Play] = Play, stage_kind: type[Stage] = Stage) -> int:
     options = parser.parse_args()
     console = Console(width=None if sys.stdout.isatty() else 140)
     with ExitStack() as stack:
-        with console.status("Starting the issuer, the document service and the billing service …"):
+        with console.status("Starting the issuer, three services and a worker …"):
             stage = stack.enter_context(stage_kind(options.database_url))
         with console.status("Playing …"):
             played = play(stage, kind)

@@ -1,4 +1,4 @@
-"""The stage of the demo: an issuer, the app and the billing service, each on a port of its own on 127.0.0.1.
+"""The stage of the demo: an issuer, the app, two services behind it, and a worker, all on 127.0.0.1.
 
 The sockets are opened here, with ports that the system picks, and handed to the processes: nothing has to guess a
 free port. The issuer runs in this process, because the demo needs its keys to make tokens that a good issuer would
@@ -20,10 +20,11 @@ from typing import Self
 import httpx2
 import uvicorn
 
-from examples.fastapi_app import app, billing
+from examples.fastapi_app import app, billing, ledger
+from tenantguard.jobs import JobKeys
 from tenantguard.testing import DevClient, DevIssuer, DevUser
 
-_DEADLINE = 30.0
+_DEADLINE = 90.0
 """Seconds that the parts have to come up."""
 
 
@@ -46,9 +47,12 @@ class Stage:
         self._directory = tempfile.TemporaryDirectory(prefix="tenantguard-demo-")
         self._database_url = database_url or f"sqlite:///{Path(self._directory.name) / 'demo.db'}"
         self._processes: list[subprocess.Popen[bytes]] = []
-        self._sockets = [_listen() for _ in range(3)]
-        self.issuer_url, self.app_url, self.billing_url = map(_url, self._sockets)
-        self.secrets = {name: secrets.token_urlsafe(24) for name in ("documents-app", "copilot", "invoice-sync")}
+        self._sockets = [_listen() for _ in range(4)]
+        self.issuer_url, self.app_url, self.billing_url, self.ledger_url = map(_url, self._sockets)
+        names = ("documents-app", "billing-app", "copilot", "invoice-sync")
+        self.secrets = {name: secrets.token_urlsafe(24) for name in names}
+        self.queue_folder = Path(self._directory.name) / "queue"
+        self._job_secret = secrets.token_urlsafe(48)
         self.issuer = DevIssuer(
             self.issuer_url,
             users=[
@@ -62,6 +66,13 @@ class Stage:
                     self.secrets["documents-app"],
                     audiences=billing.AUDIENCE,
                     accepts=app.AUDIENCE,
+                    jwks=JobKeys(self._job_secret.encode()).public_jwks,
+                ),
+                DevClient(
+                    "billing-app",
+                    self.secrets["billing-app"],
+                    audiences=ledger.AUDIENCE,
+                    accepts=billing.AUDIENCE,
                 ),
                 DevClient(
                     "copilot",
@@ -88,8 +99,10 @@ class Stage:
     def __enter__(self) -> Self:
         try:
             self._issuer_thread.start()
+            self._start("ledger", self._sockets[3])
             self._start("billing", self._sockets[2])
             self._start("documents", self._sockets[1])
+            self._start("worker")
             self._wait_until_healthy()
         except BaseException:
             self._stop()
@@ -105,19 +118,27 @@ class Stage:
         """Return what the services wrote to their logs so far."""
         return "".join(path.read_text() for path in sorted(Path(self._directory.name).glob("*.log")))
 
-    def _start(self, service: str, listening: socket.socket) -> None:
-        listening.set_inheritable(True)
+    def _start(self, service: str, listening: socket.socket | None = None) -> None:
         environment = os.environ | {
             "ISSUER_URL": self.issuer_url,
             "BILLING_URL": self.billing_url,
+            "LEDGER_URL": self.ledger_url,
             "CLIENT_SECRET": self.secrets["documents-app"],
+            "BILLING_SECRET": self.secrets["billing-app"],
+            "JOB_SECRET": self._job_secret,
+            "QUEUE_FOLDER": str(self.queue_folder),
             "DATABASE_URL": self._database_url,
         }
-        command = [sys.executable, "-m", *self._serves(service), "--fd", str(listening.fileno())]
+        command = [sys.executable, "-m", *self._serves(service)]
+        handed: list[int] = []
+        if listening is not None:
+            listening.set_inheritable(True)
+            handed = [listening.fileno()]
+            command += ["--fd", str(listening.fileno())]
         with (Path(self._directory.name) / f"{service}.log").open("wb") as log:
             self._processes.append(
                 subprocess.Popen(  # noqa: S603 - our own interpreter and module
-                    command, env=environment, pass_fds=[listening.fileno()], stdout=log, stderr=subprocess.STDOUT
+                    command, env=environment, pass_fds=handed, stdout=log, stderr=subprocess.STDOUT
                 )
             )
 
@@ -127,7 +148,8 @@ class Stage:
 
     def _wait_until_healthy(self) -> None:
         end = time.monotonic() + _DEADLINE
-        for url in (f"{self.issuer_url}/jwks", f"{self.billing_url}/health", f"{self.app_url}/health"):
+        services = (self.ledger_url, self.billing_url, self.app_url)
+        for url in (self.issuer_url + "/jwks", *(f"{url}/health" for url in services)):
             while True:
                 if any(process.poll() is not None for process in self._processes):
                     raise RuntimeError(f"A service ended while it was starting:\n{self.log()}")

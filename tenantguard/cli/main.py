@@ -10,12 +10,15 @@ from typing import Final
 import click
 
 from tenantguard.cli.api_keys import api_keys
+from tenantguard.cli.citus import citus
 from tenantguard.cli.doctor import doctor
 from tenantguard.cli.rls import rls
+from tenantguard.cli.tenants import tenants
+from tenantguard.cli.tenants_migrate import migrate
 
 __all__ = ["tenantguard"]
 
-COMMANDS: Final[tuple[click.Command, ...]] = (api_keys, doctor, rls)
+COMMANDS: Final[tuple[click.Command, ...]] = (api_keys, citus, doctor, rls, tenants)
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -27,5 +30,6 @@ def tenantguard(context: click.Context) -> None:
         context.color = False
 
 
+tenants.add_command(migrate)
 for command in COMMANDS:
     tenantguard.add_command(command)

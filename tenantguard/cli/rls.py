@@ -24,7 +24,7 @@ from tenantguard.orm.rls import RlsPlan, Seal
 from tenantguard.orm.rls.check import check_database
 from tenantguard.orm.rls.seal import BoundTo
 
-__all__ = ["rls"]
+__all__ = ["rls", "seal_from_environment"]
 
 _F = TypeVar("_F", bound=Callable[..., Any])
 KEY_VARIABLE: Final = "TENANTGUARD_RLS_KEY"
@@ -70,6 +70,15 @@ def _plan(targets: tuple[str, ...], app_dir: Path, role: str, schema: str, *, pl
         raise click.UsageError(str(error)) from None
 
 
+_bound_to_option: Final = click.option(
+    "--bound-to",
+    type=click.Choice(get_args(BoundTo)),
+    default="backend",
+    show_default=True,
+    help="What the app's Seal(key, bound_to=...) is for. Behind a pooler in transaction mode: transaction.",
+)
+
+
 @contextmanager
 def _connected(url: str) -> Iterator[Connection]:
     try:
@@ -105,13 +114,7 @@ def sql(targets: tuple[str, ...], app_dir: Path, role: str, schema: str, plain: 
 @rls.command()
 @_plan_options
 @_url_option
-@click.option(
-    "--bound-to",
-    type=click.Choice(get_args(BoundTo)),
-    default="backend",
-    show_default=True,
-    help="What the app's Seal(key, bound_to=...) is for. Behind a pooler in transaction mode: transaction.",
-)
+@_bound_to_option
 @click.option("--down", is_flag=True, help="Take it all back.")
 def apply(
     targets: tuple[str, ...],
@@ -128,7 +131,7 @@ def apply(
     The key of the seal is read from TENANTGUARD_RLS_KEY, in base64, and put where only its owner reads it.
     """
     plan = _plan(targets, app_dir, role, schema, plain=plain)
-    seal = None if plain or down else _seal(bound_to)
+    seal = None if plain or down else seal_from_environment(bound_to)
     with _connected(url) as connection:
         for block in plan.down() if down else plan.up():
             for statement in block:
@@ -140,13 +143,33 @@ def apply(
     click.echo(f"Tables: {len(plan.tables)}, of tenants: {len(plan.protected)}.", err=True)
 
 
-def _seal(bound_to: BoundTo) -> Seal:
+def seal_from_environment(bound_to: BoundTo) -> Seal:
+    """Return the seal whose key is in the environment.
+
+    Raises:
+        click.UsageError: there is none, or it can't be used.
+    """
     try:
         return Seal(base64.b64decode(os.environ[KEY_VARIABLE], validate=True), bound_to=bound_to)
     except KeyError:
         raise click.UsageError(f"Put the key into {KEY_VARIABLE}: openssl rand -base64 32. Or give --plain.") from None
     except (binascii.Error, ConfigurationError):
         raise click.UsageError(f"{KEY_VARIABLE} holds no base64 of 32 bytes or more.") from None
+
+
+@rls.command()
+@_url_option
+@_bound_to_option
+def key(url: str, bound_to: BoundTo) -> None:
+    """Put the key of the seal into the database, as apply does last: for those who migrate with Alembic.
+
+    It is read from TENANTGUARD_RLS_KEY, in base64. Keys that are there stay valid.
+    """
+    seal = seal_from_environment(bound_to)
+    with _connected(url) as connection:
+        connection.exec_driver_sql(seal.key_statement(), execution_options={"no_parameters": True})
+        connection.commit()
+    click.echo(f"Key: {seal.key_id}.", err=True)
 
 
 @rls.command()

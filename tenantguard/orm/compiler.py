@@ -32,6 +32,8 @@ class ScopedCompiler(WritingMixin):
 
     base: ClassVar[type[SQLCompiler]]
     vouched_text: str = ""
+    leaves_place_open: bool = False
+    """Whether the schema of tables without one is filled in when the statement runs."""
 
     def __init__(self, dialect: Any, statement: Any, *args: Any, **kwargs: Any) -> None:
         self._begin(statement, fenced=False)
@@ -48,6 +50,7 @@ class ScopedCompiler(WritingMixin):
         except BarrierError as error:
             raise error.within(shape_of(statement)) from None
         self.vouched_text = getattr(self, "string", "")
+        self.leaves_place_open = not kwargs.get("render_schema_translate") and None in (self.schema_translate_map or ())
         self._settle(statement)
 
     def _begin(self, statement: Any, *, fenced: bool) -> None:

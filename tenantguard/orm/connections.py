@@ -61,12 +61,12 @@ def refuse_driver(what: str) -> StatementRefused:
     )
 
 
-def _called_by_libraries() -> bool:
+def _called_by_libraries(depth: int = 2) -> bool:
     """True if SQLAlchemy, the driver or the barrier itself asks for what the caller guards.
 
     A driver asks for its own connection a dozen times in a statement, so what code was found to be theirs is kept.
     """
-    frame = sys._getframe(2)
+    frame = sys._getframe(depth)
     code = frame.f_code
     if _known_code.get(id(code)) is code:
         return True
@@ -205,9 +205,22 @@ class GuardedConnection(_ConnectionFairy):
         return super().driver_connection
 
     def __getattr__(self, key: str) -> Any:
-        if key not in _OF_CONNECTIONS and not may_run_anything() and not _called_by_libraries():
+        if key == "commit":
+            self._check_commit()
+        elif key not in _OF_CONNECTIONS and not may_run_anything() and not _called_by_libraries():
             raise refuse_driver(f"The driver's {key}()")
         return super().__getattr__(key)
+
+    def _check_commit(self) -> None:
+        """Where the dialect looks before it commits (`tenantguard.orm.placement.places`), it is not gone round."""
+        dialect: Any = self._pool._dialect
+        if getattr(dialect, "tenantguard_placement", None) is None or _called_by_libraries(3):
+            return
+        binding = current_binding()
+        if binding is None or binding.system is None:
+            raise StatementRefused(
+                "The driver's commit() does not look where the tenant is now.", mend="Commit the session or connection."
+            )
 
 
 def guard_pool(pool: Any) -> None:

@@ -24,7 +24,13 @@ from tenantguard.errors import (
 from tenantguard.identity import validate_tenant_id
 from tenantguard.orm.classify import Key
 from tenantguard.orm.compiler import SAVEPOINTS, ScopedCompiler
-from tenantguard.orm.connections import SQLITE_CURSOR, GuardedConnection, driver_connection_of, guard_cursor
+from tenantguard.orm.connections import (
+    SQLITE_CURSOR,
+    GuardedConnection,
+    driver_connection_of,
+    guard_cursor,
+    refuse_driver,
+)
 from tenantguard.orm.last_steps import vouch
 from tenantguard.orm.links import Link, LinkCheck, foreign_link, missing_rows
 from tenantguard.orm.marks import TENANT
@@ -98,8 +104,11 @@ class ScopedExecution(_Context):
     def create_cursor(self) -> Any:
         # The pooled connection's own cursors are for system contexts.
         pooled: Any = self._dbapi_connection
-        guarded = pooled.__class__ is GuardedConnection  # else the dialect is starting
-        self._dbapi_connection = connection = driver_connection_of(pooled) if guarded else pooled.dbapi_connection
+        if pooled.__class__ is GuardedConnection:
+            connection = driver_connection_of(pooled)
+        elif (connection := getattr(pooled, "dbapi_connection", None)) is None:  # else the dialect is starting
+            raise refuse_driver("A second cursor")
+        self._dbapi_connection = connection
         if self.plain_cursor and connection.__class__ is SQLiteConnection:
             self._is_server_side = False
             return connection.cursor(SQLITE_CURSOR)
@@ -109,6 +118,10 @@ class ScopedExecution(_Context):
         compiled: Any = self.compiled
         connection: Any = self.root_connection
         binding = self.binding = raw_binding()
+        dialect: Any = self.dialect
+        place = dialect.tenantguard_placement
+        if place is not None and id(connection) not in self.starting:
+            self._or_close(place.check, self)
         pinned = connection.__dict__.get(_PIN)
         if (
             pinned is not None

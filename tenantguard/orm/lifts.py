@@ -21,7 +21,7 @@ from sqlalchemy.sql.cache_key import HasCacheKey
 from sqlalchemy.sql.visitors import InternalTraversal
 
 from tenantguard.errors import ConfigurationError
-from tenantguard.orm.classify import real_table
+from tenantguard.orm.classify import real_table, table_of
 
 __all__ = ["MOVE", "READ", "WRITE", "Lift", "Lifts", "move_rows", "read_across", "write_across"]
 
@@ -106,7 +106,7 @@ def _lift(right: str, entity: Any, reason: str) -> Lift:
         selectable: Any = inspect(entity).selectable
     except (NoInspectionAvailable, AttributeError):
         selectable = None
-    if not isinstance(selectable, FromClause) or not hasattr(selectable, "name"):
+    if not isinstance(table_of(selectable), Table):
         raise ConfigurationError(
             f"{right}() takes a mapped class, a Table, or an alias of one.", mend=f"For example {right}(Document, …)."
         )

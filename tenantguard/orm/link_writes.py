@@ -18,19 +18,14 @@ from tenantguard.orm.lifts import MOVE, WRITE
 from tenantguard.orm.links import Link, LinkCheck, computes_own_link, invents_value, links_of, selects_own_link
 from tenantguard.orm.marks import TENANT
 from tenantguard.orm.scoping import ScopingMixin
-from tenantguard.orm.vouching import refuse
+from tenantguard.orm.vouching import names_column, refuse
 
-__all__ = ["LinkingMixin", "names_column"]
+__all__ = ["LinkingMixin"]
 
 Noted = BindParameter[Any] | str | Column[Any] | Key
 """A parameter, its name, the column whose default fills it, or a key that has the bound value."""
 
 _ABSENT: Final = object()
-
-
-def names_column(key: Any, column: Column[Any]) -> bool:
-    """True if a key of a VALUES or SET mapping means the column."""
-    return key is column or getattr(key, "key", key) == column.key
 
 
 def _unknown(link: Link, how: str) -> ForeignTenantWrite:
@@ -179,13 +174,15 @@ class LinkingMixin(ScopingMixin):
 
     def _check_select(self, core: Any, link: Link) -> None:
         names = list(core._select_names or ())
+        aligned = len(names) == len(core.select.selected_columns)
         for column in link.columns:
             at = next((index for index, name in enumerate(names) if names_column(name, column)), None)
             if at is None:
                 if column.default is not None or column.server_default is not None:
                     raise _unknown(link, "by a default")
                 continue
-            if not self._trusts_what_is_read(link) or not selects_own_link(core.select, at, link, self.relied_ctes):
+            trusted = aligned and self._trusts_what_is_read(link)
+            if not trusted or not selects_own_link(core.select, at, link, self.relied_ctes):
                 raise _unknown(link, "from a SELECT")
 
     def note_set_links(self, target: FromClause, values: dict[Any, Any], keys: Iterable[str]) -> None:
@@ -198,7 +195,7 @@ class LinkingMixin(ScopingMixin):
             found = [self._note_value(link, column, values, keys) for column in link.columns]
             given = [one for one in found if one is not _ABSENT]
             if across:
-                self._note_nulls(link, given)
+                self._note_nulls(given)
                 continue
             if given:
                 found = [
@@ -223,13 +220,11 @@ class LinkingMixin(ScopingMixin):
                 return key
         return _ABSENT
 
-    def _note_nulls(self, link: Link, given: list[Any]) -> None:
+    def _note_nulls(self, given: list[Any]) -> None:
         """Where rows of other tenants are written, a link may be set to NULL alone, which is looked at when it runs."""
         for one in given:
-            if isinstance(one, BindParameter | str):
+            if isinstance(one, BindParameter | str):  # else it is NULL already: no other expression is let through
                 self.null_binds.append(one)
-            elif one is not None:
-                raise _unknown(link, "in rows of several tenants")
 
     def refuse_links_of_others(self, target: FromClause | None, values: Mapping[Any, Any]) -> None:
         """Refuse an UPDATE of several tables that sets a link of another than the given one."""

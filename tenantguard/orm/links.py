@@ -9,6 +9,7 @@ The value must be known for that. A value that an SQL expression computes is ref
 that is itself such a key, or the key that it points to, read by a scoped statement.
 """
 
+import re
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any, Final, NamedTuple
 from weakref import WeakKeyDictionary
@@ -16,7 +17,7 @@ from weakref import WeakKeyDictionary
 from sqlalchemy import Column, ForeignKeyConstraint, FromClause, Table, bindparam, or_, select, tuple_
 from sqlalchemy.exc import NoReferenceError
 from sqlalchemy.sql.dml import UpdateBase
-from sqlalchemy.sql.elements import ColumnClause, ColumnElement, Grouping, Label, Null
+from sqlalchemy.sql.elements import ColumnClause, ColumnElement, Grouping, Label, Null, _anonymous_label
 from sqlalchemy.sql.selectable import (
     CTE,
     Alias,
@@ -26,7 +27,6 @@ from sqlalchemy.sql.selectable import (
     Lateral,
     ScalarSelect,
     Select,
-    SelectBase,
     SelectStatementGrouping,
     Subquery,
     TableSample,
@@ -48,6 +48,9 @@ __all__ = [
     "missing_rows",
     "selects_own_link",
 ]
+
+_NUMBERED: Final = re.compile(r"_[0-9a-f]{1,4}$")
+_NOT_PLAIN: Final = re.compile(r"[.*]")
 
 MOST_AT_ONCE: Final = 500
 """How many keys one look-up asks for."""
@@ -170,7 +173,7 @@ def computes_own_link(value: Any, link: Link, ctes: list[CTE]) -> bool:
         return computes_own_link(value.element, link, ctes)
     if isinstance(value, Select | CompoundSelect):
         return len(value.selected_columns) == 1 and selects_own_link(value, 0, link, ctes)
-    if not isinstance(value, ColumnClause) or value.is_literal:
+    if not isinstance(value, ColumnClause):
         return False
     source: Any = value.table
     inner = source
@@ -183,13 +186,28 @@ def computes_own_link(value: Any, link: Link, ctes: list[CTE]) -> bool:
     if isinstance(inner, CTE):
         ctes.append(inner)
     query: Any = inner.element
-    at = [index for index, column in enumerate(source.columns) if column.key == value.key]
-    if len(at) != 1:
+    at = _place(value, list(source.columns))
+    if at is None:
         return False
     if isinstance(query, UpdateBase):
-        returned = list(query.exported_columns)
-        return len(returned) == len(source.columns) and _points_alike(returned[at[0]], link)
-    return isinstance(query, SelectBase) and selects_own_link(query, at[0], link, ctes)
+        returned: Any = list(query.exported_columns)[at]
+        while isinstance(returned, Grouping | Label):
+            returned = returned.element
+        # Of other elements the name could mean another one.
+        return real_table(getattr(returned, "table", None)) is real_table(query.table) and _points_alike(returned, link)
+    return selects_own_link(query, at, link, ctes)
+
+
+def _place(value: ColumnClause[Any], columns: list[Any]) -> int | None:
+    """Return the place of the column that a subquery gives under a name.
+
+    The name is what the database reads, and of two columns that are called so it may read either.
+
+    Returns:
+        ``None`` if there is none, or if several are called so or could be.
+    """
+    same = [column.key == value.key or _meet(column, value) for column in columns]
+    return same.index(True) if same.count(True) == 1 else None
 
 
 def selects_own_link(query: Any, at: int, link: Link, ctes: list[CTE]) -> bool:
@@ -207,19 +225,26 @@ def selects_own_link(query: Any, at: int, link: Link, ctes: list[CTE]) -> bool:
         return all(selects_own_link(one, at, link, ctes) for one in query.selects)
     if not isinstance(query, Select):
         return False
-    selected = list(query.selected_columns)
-    if at >= len(selected):
+    selected: Any = query._all_selected_columns
+    if not all(map(_is_one_column, selected)):
         return False
     value: Any = selected[at]
     while isinstance(value, Grouping | Label):
         value = value.element
     source = getattr(value, "table", None)
     if source is not None and any(
-        element is not source and hash(element) != hash(source) and _name(element) == _name(source)
+        element is not source and hash(element) != hash(source) and _meet(element, source)
         for element in _elements(query.get_final_froms())
     ):
         return False
     return computes_own_link(value, link, ctes)
+
+
+def _is_one_column(selected: Any) -> bool:
+    """True if what a SELECT selects is one column, and has no other name for the database than for SQLAlchemy."""
+    if not isinstance(selected, ColumnElement):
+        return False  # text, which may be several columns
+    return not (isinstance(selected, ColumnClause) and selected.is_literal and _NOT_PLAIN.search(selected.name))
 
 
 def _elements(froms: Iterable[FromClause]) -> Iterator[FromClause]:
@@ -232,8 +257,17 @@ def _elements(froms: Iterable[FromClause]) -> Iterator[FromClause]:
             yield element
 
 
-def _name(element: FromClause) -> str:
+def _name(element: object) -> str:
     return str(getattr(element, "name", "")).lower()
+
+
+def _meet(one: object, other: object) -> bool:
+    """True if two elements go by one name for the database, or could: of a name that SQLAlchemy makes, the number at
+    its end is not known yet."""
+    made = [isinstance(getattr(element, "name", ""), _anonymous_label) for element in (one, other)]
+    if made[0] == made[1]:
+        return _name(one) == _name(other)
+    return bool(_NUMBERED.search(_name(other if made[0] else one)))
 
 
 def _points_alike(value: Any, link: Link) -> bool:
@@ -241,13 +275,10 @@ def _points_alike(value: Any, link: Link) -> bool:
 
     The keys in a shared table are those of any tenant.
     """
-    bases = list(value.base_columns) if isinstance(value, ColumnElement) else []
-    if len(link.columns) != 1 or len(link.targets) != 1 or len(bases) != 1:
+    if len(link.targets) != 1:
         return False
-    base, target = real_table(bases[0]), link.targets[0]
-    if not isinstance(base, Column) or not isinstance(base.table, Table):
-        return False
-    if base is target:
+    base = real_table(next(iter(value.base_columns)))
+    if base is link.targets[0]:
         return True
     if isinstance(classify_alone(base.table), Shared):
         return False

@@ -52,7 +52,6 @@ class MySQLMixin(LinkingMixin):
         values: dict[str, Any] = {
             coercions.expect_as_key(roles.DMLColumnRole, key): value for key, value in on_duplicate.update.items()
         }
-        self.vouch_for_parts(values.values())
         if any(key not in table.c for key in values):
             refuse("an ON DUPLICATE KEY UPDATE that sets what is no column's key", mend="Use the keys of table.c.")
         refuse_actions(table, "update", lambda column: column.key in values)

@@ -98,6 +98,7 @@ def protect(
         return engine
     dialect.tenantguard_metadata = holds
     dialect.tenantguard_setting = None
+    dialect.tenantguard_placement = None
     install_session_pins()
     install_attachment_checks()
     starting: set[int] = set()

@@ -208,6 +208,34 @@ class Mends:
         )
 
     @_or_by_hand
+    def add_key(self, table: Table, key: Column[Any], links: Sequence[tuple[Column[Any], Column[Any]]]) -> Mend:
+        """A tenant key for a child table, filled from its parent; for PostgreSQL.
+
+        Args:
+            table: the child.
+            key: the tenant key of the owned table at the top; the parent has a column of its name, too.
+            links: the columns of the child's foreign key, and those of the parent that they point to.
+        """
+        of_table, name = self._table(table), self._quote(key.name)
+        parent, check = links[0][1].table, self._quote(self._name("ck", table, [key], table))
+        joined = " AND ".join(
+            f"{of_table}.{self._quote(column.name)} = parent.{self._quote(target.name)}" for column, target in links
+        )
+        index = self._quote(self._name("ix", table, [key], (table, key)))
+        filled = f"UPDATE {of_table} SET {name} = parent.{name} FROM {self._table(parent)} AS parent"  # noqa: S608 - names
+        return Mend(
+            (
+                f"ALTER TABLE {of_table} ADD COLUMN {name} {key.type.compile(self._dialect)}",
+                f"{filled} WHERE {joined}",
+                f"ALTER TABLE {of_table} ADD CONSTRAINT {check} CHECK ({name} IS NOT NULL) NOT VALID",
+                f"ALTER TABLE {of_table} VALIDATE CONSTRAINT {check}",
+                f"ALTER TABLE {of_table} ALTER COLUMN {name} SET NOT NULL",
+                f"ALTER TABLE {of_table} DROP CONSTRAINT {check}",
+                f"CREATE INDEX CONCURRENTLY {index} ON {of_table} ({name})",
+            )
+        )
+
+    @_or_by_hand
     def drop_default(self, column: Column[Any]) -> Mend:
         """The column without a default of the database."""
         if self.name == "sqlite":

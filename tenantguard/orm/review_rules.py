@@ -28,7 +28,7 @@ from tenantguard.orm.review_facts import (
     unique_keys_of,
 )
 
-__all__ = ["Draft", "findings_of"]
+__all__ = ["Draft", "composite_key", "findings_of"]
 
 _CHANGES: Final = ("CASCADE", "SET NULL", "SET DEFAULT")
 _PREFIXED: Final = {"postgresql_using": ("btree",), "mysql_prefix": (), "mariadb_prefix": ()}
@@ -257,7 +257,7 @@ def _to_tenants(
         how = f"Make {without!r} TenantOwned, so that the foreign key can contain the tenant keys of both tables."
     else:
         how = f"Have it point from {column_name(subject.key)} to {column_name(target.key)} too, in the model as well."
-        mend = _composite(subject.key, target.key, constraint, mends)
+        mend = composite_key(subject.key, target.key, constraint, mends)
     if subject.of_tenants:
         yield _draft(
             "foreign-key-without-tenant",
@@ -278,7 +278,15 @@ def _to_tenants(
         )
 
 
-def _composite(key: Column[Any], target_key: Column[Any], constraint: ForeignKeyConstraint, mends: Mends) -> Mend:
+def composite_key(key: Column[Any], target_key: Column[Any], constraint: ForeignKeyConstraint, mends: Mends) -> Mend:
+    """Return the DDL by which a foreign key contains the tenant keys of both tables.
+
+    Args:
+        key: the tenant key of the table that points.
+        target_key: the tenant key of the table that it points to.
+        constraint: the foreign key.
+        mends: writes the DDL.
+    """
     columns = [element.parent for element in constraint.elements]
     targets = [element.column for element in constraint.elements]
     if key in columns or target_key in targets:

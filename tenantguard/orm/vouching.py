@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, Final, NamedTuple, NoReturn
 from sqlalchemy import BindParameter, Column, Table
 from sqlalchemy.ext.compiler import _dispatcher
 from sqlalchemy.sql.annotation import Annotated
-from sqlalchemy.sql.elements import ClauseElement, TextClause
+from sqlalchemy.sql.elements import ClauseElement, TextClause, Tuple
 from sqlalchemy.sql.selectable import CTE, SelectBase
 from sqlalchemy.sql.visitors import Visitable
 
@@ -33,7 +33,7 @@ if TYPE_CHECKING:
 else:
     SQLCompiler = object
 
-__all__ = ["VouchingMixin", "install_construct_check", "refuse"]
+__all__ = ["VouchingMixin", "install_construct_check", "names_column", "refuse"]
 
 _SYSTEM = (
     'Write it with SQLAlchemy constructs, or run it in a block of allow_raw("why") and filter by tenant yourself, '
@@ -106,6 +106,27 @@ class VouchingMixin(SQLCompiler):
         if element is not None:
             self.question(f"the construct {type(element).__name__}, which renders SQL of its own")
 
+    def vouch_for_values(self, state: Any, tables: Iterable[Any], default: str) -> None:
+        """Do the same for what is written, in rows of several and from the declaration of a column.
+
+        Args:
+            state: the compile state of an INSERT or UPDATE.
+            tables: those whose columns are written.
+            default: ``"default"`` or ``"onupdate"``, which is what a column gets that is not named.
+
+        Raises:
+            StatementRefused: there is one.
+        """
+        rows = getattr(state, "_multi_parameters", None) or [state._dict_parameters or {}]
+        self.vouch_for_parts(*(_clause_of(value) for row in rows for value in row.values()))
+        keys = self.column_keys or ()
+        for column in (column for table in tables for column in getattr(table, "columns", ())):
+            given = getattr(column, default, None)
+            if given is None or not given.is_clause_element or column.key in keys:
+                continue
+            if not all(any(names_column(key, column) for key in row) for row in rows):
+                self.vouch_for_parts([given.arg])
+
     def vouch_for_root(self, statement: Any) -> None:
         """Refuse a statement that renders itself.
 
@@ -129,12 +150,27 @@ class VouchingMixin(SQLCompiler):
 
     def visit_cte(self, cte: Any, *args: Any, **kwargs: Any) -> Any:
         self.cte_names.add(str(cte.name).lower())
+        if not self.unscoped:
+            self.vouch_for_parts([cte.element])
         return super().visit_cte(cte, *args, **kwargs)
 
     def visit_compound_select(self, cs: Any, *args: Any, **kwargs: Any) -> str:
         if not self.unscoped:
             self.vouch_for_parts(cs.get_children())
         return super().visit_compound_select(cs, *args, **kwargs)
+
+    def _render_values(self, element: Any, **kw: Any) -> str:
+        if not self.unscoped:
+            # SQLAlchemy does not count what stands in VALUES among the parts of a statement.
+            rows = (row for chunk in element._data for row in chunk)
+            self.vouch_for_parts(Tuple(*row, types=element._column_types) for row in rows)
+        return super()._render_values(element, **kw)
+
+    def _on_conflict_target(self, clause: Any, **kw: Any) -> str:
+        if not self.unscoped:
+            elements = [one for one in clause.inferred_target_elements or () if isinstance(one, Visitable)]
+            self.vouch_for_parts(elements, clause.inferred_target_whereclause)
+        return str(super()._on_conflict_target(clause, **kw))  # type: ignore[misc]
 
     def visit_textclause(self, textclause: Any, add_to_result_map: Any = None, **kw: Any) -> str:
         if not self.unscoped and (
@@ -152,6 +188,11 @@ class VouchingMixin(SQLCompiler):
         if not self.unscoped:
             self.question("a template string")
         return super().visit_tstring(tstring, add_to_result_map=add_to_result_map, **kw)
+
+    def visit_tstring_text(self, element: Any, **kw: Any) -> str:
+        if not self.unscoped:
+            self.question("a part of a template string")
+        return super().visit_tstring_text(element, **kw)
 
     def visit_column(self, column: Any, *args: Any, **kw: Any) -> str:
         if column.is_literal and not self.unscoped and not is_plain_fragment(column.name):
@@ -207,8 +248,9 @@ class VouchingMixin(SQLCompiler):
         return super().visit_extract(extract, **kwargs)
 
     def visit_typeclause(self, typeclause: Any, **kw: Any) -> str:
-        text = super().visit_typeclause(typeclause, **kw)
-        if not self.unscoped and not _is_plain_type(text):
+        text: Any = super().visit_typeclause(typeclause, **kw)
+        # MySQL's has no text for types that it has no cast to, and leaves the cast out.
+        if not self.unscoped and text is not None and not _is_plain_type(text):
             self.question("a cast to a type whose name holds other than words and numbers")
         return text
 
@@ -249,6 +291,7 @@ class VouchingMixin(SQLCompiler):
             for clause, _dialect in prefixes:
                 if not isinstance(clause, TextClause) or not is_plain_prefix(clause.text):
                     self.question("a prefix or suffix")
+                self.vouch_for_parts([clause])
         return super()._generate_prefixes(stmt, prefixes, **kw)
 
     def format_from_hint_text(self, sqltext: Any, table: Any, hint: Any, iscrud: Any) -> str:
@@ -269,6 +312,18 @@ class VouchingMixin(SQLCompiler):
         # ONLY is what PostgreSQL's compiler itself accepts: the table without those that inherit from it.
         if not self.unscoped and not (isinstance(hint, str) and hint.upper() == "ONLY"):
             self.question("a hint")
+
+
+def names_column(key: Any, column: Column[Any]) -> bool:
+    """True if a key of a VALUES or SET mapping means the column."""
+    return key is column or getattr(key, "key", key) == column.key
+
+
+def _clause_of(value: Any) -> Any:
+    """Return the SQL element that a value stands for; ``None`` for a value that becomes a parameter."""
+    while hasattr(value, "__clause_element__") and not isinstance(value, ClauseElement):
+        value = value.__clause_element__()
+    return value if isinstance(value, ClauseElement) else None
 
 
 class _About(NamedTuple):

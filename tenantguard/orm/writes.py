@@ -14,17 +14,16 @@ from typing import Any, Final, final
 from sqlalchemy import BindParameter, Column, Table, and_
 from sqlalchemy.sql.elements import Grouping
 from sqlalchemy.sql.util import tables_from_leftmost
-from sqlalchemy.sql.visitors import Visitable
 
 from tenantguard.binding import SYSTEM_MODE
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
 from tenantguard.orm.classify import Key, Owned, Shared, belongs_to_tenants, classify_alone, table_of
 from tenantguard.orm.lifts import MOVE, WRITE
-from tenantguard.orm.link_writes import LinkingMixin, names_column
+from tenantguard.orm.link_writes import LinkingMixin
 from tenantguard.orm.marks import TENANT
 from tenantguard.orm.predicates import check_wide, key_value
 from tenantguard.orm.side_effects import refuse_actions, refuse_replacing
-from tenantguard.orm.vouching import refuse
+from tenantguard.orm.vouching import names_column, refuse
 
 __all__ = ["WritingMixin"]
 
@@ -81,6 +80,7 @@ class WritingMixin(LinkingMixin):
         froms = [core.table, *(element for element in state._extra_froms if element not in targets)]
         self.vouch_for_parts(core.get_children(), froms)
         if kind == "update":
+            self.vouch_for_values(state, froms, "onupdate")
             # MySQL's UPDATE of several tables sets columns of the others as well.
             assigned = [key.table for key in (state._dict_parameters or {}) if isinstance(key, Column)]
             targets += [table for table in assigned if table in froms and table not in targets]
@@ -162,7 +162,7 @@ class WritingMixin(LinkingMixin):
         Raises:
             ForeignTenantWrite: the new tenant is no value, or a foreign key would point back.
         """
-        kind = self.classify(table)
+        kind = self.classify(table_of(table))
         if not isinstance(kind, Owned) or several or not isinstance(table, Table):
             raise ForeignTenantWrite(
                 f"Rows of {getattr(table, 'name', '')!r} can't be moved so.",
@@ -204,6 +204,7 @@ class WritingMixin(LinkingMixin):
         state = insert_stmt._compile_state_factory(insert_stmt, self, **kw)
         core = state.statement
         self.vouch_for_parts(core.get_children(), [core.table])
+        self.vouch_for_values(state, [core.table], "default")
         kind = self.classify(core.table)
         refuse_replacing(core.table, self.dialect.name)
         if self.lifts.holds(WRITE, core.table) or self.lifts.holds(MOVE, core.table):
@@ -221,12 +222,7 @@ class WritingMixin(LinkingMixin):
         with self.planned([core.table], insert=True):
             text = render(_Compiled(state), visited_bindparam=visited_bindparam, visiting_cte=visiting_cte, **kw)
         self.name_prefetched(self.insert_prefetch)
-        for key in by_default:
-            if key.column not in self.insert_prefetch:
-                raise StatementRefused(
-                    f"The {key.dimension} key of {core.table.name!r} would not be filled by this INSERT.",
-                    mend="Give the column default=stamp_tenant.",
-                )
+        for key in by_default:  # where none would be filled, there is no such parameter, and the comparison fails
             self.checked_binds.append((self._within_exec_param_key_getter(key.column), key))
         return text
 
@@ -305,11 +301,6 @@ class WritingMixin(LinkingMixin):
             table = statement.table
             kind = self.classify(table)
             values = dict(on_conflict.update_values_to_set)
-            self.vouch_for_parts(
-                on_conflict.update_whereclause,
-                on_conflict.inferred_target_whereclause,
-                [value for value in values.values() if isinstance(value, Visitable)],
-            )
             for key in values:
                 # Other names would be rendered as they are, and the database could know a column by them.
                 if not (key in table.c if isinstance(key, str) else table.c.contains_column(key)):

@@ -10,7 +10,7 @@ import binascii
 import re
 import time
 from base64 import urlsafe_b64decode
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Final
 
@@ -19,7 +19,19 @@ import msgspec
 from tenantguard.identity import Identity
 from tenantguard.outbound.token_requests import TokenRequest
 
-__all__ = ["ClaimNames", "Fault", "UsableToken", "read_answer"]
+__all__ = [
+    "Answer",
+    "ClaimNames",
+    "Fault",
+    "Unusable",
+    "UsableToken",
+    "check_party",
+    "check_scope",
+    "read_answer",
+    "read_json_answer",
+    "unverified_claims",
+    "unverified_header",
+]
 
 MAX_TOKEN: Final = 16 * 1024
 """Longest token in characters."""
@@ -75,7 +87,9 @@ class Fault:
     endpoint_at_fault: bool = True
 
 
-class _Answer(msgspec.Struct, frozen=True):
+class Answer(msgspec.Struct, frozen=True):
+    """The members of a token endpoint's answer that matter (RFC 8693, section 2.2.1)."""
+
     access_token: str
     token_type: str
     issued_token_type: str | None = None
@@ -87,18 +101,22 @@ class _Refusal(msgspec.Struct, frozen=True):
     error: str
 
 
-_answer_decoder: Final = msgspec.json.Decoder(_Answer)
+_answer_decoder: Final = msgspec.json.Decoder(Answer)
 _refusal_decoder: Final = msgspec.json.Decoder(_Refusal)
 _claims_decoder: Final = msgspec.json.Decoder(dict[str, Any])
 _UNREADABLE: Final = (msgspec.DecodeError, UnicodeDecodeError, RecursionError)
 
 
-class _Unusable(Exception):
+class Unusable(Exception):
+    """Carries the fault of an answer out of the checks."""
+
     def __init__(self, message: str, mend: str | None = None) -> None:
         self.fault = Fault(message, mend)
 
 
-def read_answer(status: int, body: bytes, request: TokenRequest, names: ClaimNames) -> UsableToken | Fault:
+def read_answer(
+    status: int, body: bytes, request: TokenRequest, names: ClaimNames, *, actor_token: str | None = None
+) -> UsableToken | Fault:
     """Return the token of a token endpoint's answer, or why it can't be used.
 
     Args:
@@ -106,6 +124,18 @@ def read_answer(status: int, body: bytes, request: TokenRequest, names: ClaimNam
         body: the body.
         request: what was asked for.
         names: the claims to compare.
+        actor_token: this service's own token, where it was shown: the new token must then name the service.
+    """
+    return read_json_answer(status, body, lambda answer: _check(answer, request, names, actor_token))
+
+
+def read_json_answer(status: int, body: bytes, check: Callable[[Answer], UsableToken]) -> UsableToken | Fault:
+    """Return what ``check`` makes of a token endpoint's answer, or why there is none.
+
+    Args:
+        status: HTTP status.
+        body: the body.
+        check: raises `Unusable` for an answer that was not asked for.
     """
     if status != 200:
         return _refusal(status, body)
@@ -114,8 +144,8 @@ def read_answer(status: int, body: bytes, request: TokenRequest, names: ClaimNam
     except _UNREADABLE:
         return Fault("the token service's answer is no token response", "Check the URL of the token endpoint.")
     try:
-        return _check(answer, request, names)
-    except _Unusable as unusable:
+        return check(answer)
+    except Unusable as unusable:
         return unusable.fault
 
 
@@ -148,50 +178,51 @@ _MENDS: Final = {
 }
 
 
-def _check(answer: _Answer, request: TokenRequest, names: ClaimNames) -> UsableToken:
+def _check(answer: Answer, request: TokenRequest, names: ClaimNames, actor_token: str | None) -> UsableToken:
     destination, identity = request.destination, request.identity
     if answer.token_type.lower() != "bearer":
-        raise _Unusable("the token service issued a token that is no bearer token")
+        raise Unusable("the token service issued a token that is no bearer token")
     if identity is not None and answer.issued_token_type not in (_ACCESS_TOKEN, _JWT):
-        raise _Unusable("the token service issued a token of another type than an access token")
+        raise Unusable("the token service issued a token of another type than an access token")
     token = answer.access_token
     if len(token) > MAX_TOKEN or not _BEARER.fullmatch(token):
-        raise _Unusable("the token service issued a token that can't be sent in a header")
+        raise Unusable("the token service issued a token that can't be sent in a header")
     if token == request.reveal_subject_token():
-        raise _Unusable("the token service gave back the caller's own token instead of a narrower one")
+        raise Unusable("the token service gave back the caller's own token instead of a narrower one")
     allowed = destination.scopes | destination.extra_scopes
     if answer.scope is not None:
-        _check_scope(answer.scope, allowed, asked=bool(destination.scopes), identity=identity)
+        check_scope(answer.scope, allowed, asked=bool(destination.scopes), identity=identity)
     now = time.time()
     expires_at = None if answer.expires_in is None else now + min(answer.expires_in, MAX_LIFETIME)
-    claims = _unverified_claims(token)
+    claims = unverified_claims(token)
     if claims is None and answer.issued_token_type == _JWT:
-        raise _Unusable("the token service issued a token that is no JWT though it says so")
+        raise Unusable("the token service issued a token that is no JWT though it says so")
     if claims is not None:
         if isinstance(claims.get("scope"), str):
-            _check_scope(claims["scope"], allowed, asked=bool(destination.scopes), identity=identity)
+            check_scope(claims["scope"], allowed, asked=bool(destination.scopes), identity=identity)
         _check_audience(claims, destination.audience)
         if identity is not None:
-            _check_party(claims, identity, names)
+            check_party(claims, identity, names)
+            _check_actor(claims, identity, actor_token)
         if type(claims.get("exp")) in (int, float):
             expires_at = min(claims["exp"], expires_at if expires_at is not None else now + MAX_LIFETIME)
     if expires_at is None:
-        raise _Unusable("the token service does not say how long its token is good")
+        raise Unusable("the token service does not say how long its token is good")
     if expires_at <= now:
-        raise _Unusable("the token service issued a token that has expired")
+        raise Unusable("the token service issued a token that has expired")
     if identity is not None and identity.expires_at is not None:
         # Not used longer than the token that it was made from, whatever the token service says.
         expires_at = min(expires_at, identity.expires_at)
     return UsableToken(token, expires_at, now)
 
 
-def _check_scope(granted: str, allowed: frozenset[str], *, asked: bool, identity: Identity | None) -> None:
-    """Not wider than asked; where nothing was asked, not wider than what the caller holds."""
+def check_scope(granted: str, allowed: frozenset[str], *, asked: bool, identity: Identity | None) -> None:
+    """Refuse scopes wider than asked; where nothing was asked, wider than what the caller holds."""
     wider = frozenset(granted.split()) - allowed
     if not asked:
         wider = wider - identity.scopes if identity is not None else frozenset()
     if wider:
-        raise _Unusable(
+        raise Unusable(
             "the token service issued a token with wider scopes than asked for",
             "Let it issue what is asked, or declare Destination(extra_scopes=...) for scopes that it always adds.",
         )
@@ -200,22 +231,36 @@ def _check_scope(granted: str, allowed: frozenset[str], *, asked: bool, identity
 def _check_audience(claims: Mapping[str, Any], audience: str | None) -> None:
     """A token that is good elsewhere too would let the destination act there as the caller."""
     if "aud" in claims and claims["aud"] not in (audience, [audience]):
-        raise _Unusable(
+        raise Unusable(
             "the token service issued a token for another audience than asked for, or for further ones",
             "Let it issue tokens for the destination's audience alone.",
         )
 
 
-def _check_party(claims: Mapping[str, Any], identity: Identity, names: ClaimNames) -> None:
+def check_party(claims: Mapping[str, Any], identity: Identity, names: ClaimNames) -> None:
+    """Refuse claims of another tenant or subject, and those that hide who acts."""
     tenant = identity.tenant.id if identity.tenant is not None else None
     if names.tenant is not None and names.tenant in claims and claims[names.tenant] != tenant:
-        raise _Unusable("the token service issued a token of another tenant")
+        raise Unusable("the token service issued a token of another tenant")
     if names.subject is not None and names.subject in claims and claims[names.subject] != identity.subject.id:
-        raise _Unusable("the token service issued a token of another subject")
+        raise Unusable("the token service issued a token of another subject")
     if identity.is_delegated and identity.actor.id not in _actors(claims):
-        raise _Unusable(
+        raise Unusable(
             "the token service issued a token that hides who acts for the subject",
             "Let it nest the actors of the token that it exchanges (RFC 8693, section 4.1).",
+        )
+
+
+def _check_actor(claims: Mapping[str, Any], identity: Identity, actor_token: str | None) -> None:
+    """The service that showed its own token is the one that acts now (RFC 8693, section 4.1)."""
+    own = unverified_claims(actor_token) if actor_token is not None else None
+    if own is None or own.get("sub") == identity.actor.id:
+        return
+    act = claims.get("act")
+    if not isinstance(act, dict) or act.get("sub") != own.get("sub"):
+        raise Unusable(
+            "the token service issued a token that does not name this service as its actor",
+            "Let it put the subject of the actor_token on top of the act chain (RFC 8693, section 4.1).",
         )
 
 
@@ -229,12 +274,21 @@ def _actors(claims: Mapping[str, Any]) -> set[object]:
     return found
 
 
-def _unverified_claims(token: str) -> dict[str, Any] | None:
-    """The claims of a JWT, for comparison only; ``None`` for tokens of other forms."""
+def unverified_header(token: str) -> dict[str, Any] | None:
+    """Return the header of a JWT, for comparison only; ``None`` for tokens of other forms."""
+    return _unverified_part(token, 0)
+
+
+def unverified_claims(token: str) -> dict[str, Any] | None:
+    """Return the claims of a JWT, for comparison only; ``None`` for tokens of other forms."""
+    return _unverified_part(token, 1)
+
+
+def _unverified_part(token: str, number: int) -> dict[str, Any] | None:
     parts = token.split(".")
     if len(parts) != 3:
         return None
     try:
-        return _claims_decoder.decode(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+        return _claims_decoder.decode(urlsafe_b64decode(parts[number] + "=" * (-len(parts[number]) % 4)))
     except (*_UNREADABLE, binascii.Error, ValueError):
         return None

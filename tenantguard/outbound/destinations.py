@@ -8,20 +8,23 @@ sent.
 """
 
 import re
-from collections.abc import Iterable
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass, field
 from ipaddress import IPv6Address, ip_address
-from typing import Final, Literal, NamedTuple, get_args
+from typing import Final, Literal, NamedTuple, final, get_args
 
 import httpx2
 
 from tenantguard.errors import ConfigurationError
 
-__all__ = ["Destination", "Mode", "Origin"]
+__all__ = ["Destination", "Destinations", "Mode", "Origin"]
 
-Mode = Literal["exchange", "client_credentials", "forward", "none"]
-"""What a call carries: a token exchanged for the caller's (RFC 8693), a token of the service itself (RFC 6749, section
-4.4), the caller's own token as it came in, or nothing."""
+Mode = Literal["exchange", "transaction", "client_credentials", "forward", "none"]
+"""What a call carries: a token exchanged for the caller's (RFC 8693), a transaction token of the trust domain
+(draft-ietf-oauth-transaction-tokens), a token of the service itself (RFC 6749, section 4.4), the caller's own token as
+it came in, or nothing."""
+
+_WITH_AUDIENCE: Final = frozenset({"exchange", "transaction", "client_credentials"})
 
 _DEFAULT_PORTS: Final = {"http": 80, "https": 443}
 _WEBSOCKET_SCHEMES: Final = {"ws": "http", "wss": "https"}
@@ -100,11 +103,14 @@ class Destination:
 
     Args:
         base_url: the origin, with a path if all calls share one: ``"https://billing.internal/v2"``.
-        audience: the audience to ask tokens for. Required for the modes that ask for tokens.
+        audience: the audience to ask tokens for; for ``"transaction"`` the name of the trust domain. Required for the
+            modes that ask for tokens.
         scopes: the scopes to ask for, as a set or separated by spaces. Without any, the token service decides.
-        mode: ``"exchange"`` carries the caller by a token exchanged for this audience; ``"client_credentials"`` calls
-            as the service itself, whoever is bound; ``"forward"`` hands on the caller's own token, which lets the
-            destination act as the caller anywhere the token is good; ``"none"`` carries nothing.
+        mode: ``"exchange"`` carries the caller by a token exchanged for this audience; ``"transaction"`` carries the
+            transaction that the request is part of, by a ``Txn-Token`` header, and needs scopes;
+            ``"client_credentials"`` calls as the service itself, whoever is bound; ``"forward"`` hands on the caller's
+            own token, which lets the destination act as the caller anywhere the token is good; ``"none"`` carries
+            nothing.
         extra_scopes: scopes that the token service may add though they were not asked for, such as ``"profile"``.
         allow_plain_http: True lets tokens travel unencrypted to a host that is not this machine.
 
@@ -143,9 +149,14 @@ class Destination:
                 f"The destination {origin} would get tokens over plain http.",
                 mend="Use https, or allow_plain_http=True if something else encrypts the way there.",
             )
-        if mode in ("exchange", "client_credentials") and not (isinstance(audience, str) and audience.strip()):
+        if mode in _WITH_AUDIENCE and not (isinstance(audience, str) and audience.strip()):
             raise ConfigurationError(f"The destination {origin} has no audience.", mend=_EXAMPLE)
         wanted, extra = _scopes(scopes, origin), _scopes(extra_scopes, origin)
+        if mode == "transaction" and not wanted:
+            raise ConfigurationError(
+                f"The destination {origin} has no scopes, and a transaction token must say what it is for.",
+                mend='For example scopes="invoices:read".',
+            )
         values = {
             "base_url": str(url),
             "audience": audience,
@@ -153,7 +164,8 @@ class Destination:
             "mode": mode,
             "extra_scopes": extra,
             "origin": origin,
-            "key": repr((mode, str(origin), audience, sorted(wanted), sorted(extra))),
+            # One transaction has one token, whichever services of the trust domain it calls.
+            "key": repr((mode, mode != "transaction" and str(origin), audience, sorted(wanted), sorted(extra))),
             "_parts": (url.scheme, url.raw_host, url.port),
         }
         for name, value in values.items():
@@ -172,6 +184,56 @@ class Destination:
         if (url.scheme, url.raw_host, url.port) == self._parts:
             return not url.userinfo
         return Origin.of(url) == self.origin
+
+
+@final
+class Destinations:
+    """The destinations that an app declared, found by the origin of a URL.
+
+    Args:
+        declared: one, or several with different origins.
+
+    Raises:
+        ConfigurationError: two have the same origin, so that nobody could tell which is meant; or one is none.
+    """
+
+    __slots__ = ("_by_origin", "_by_parts")
+
+    def __init__(self, declared: "Destination | Iterable[Destination]" = ()) -> None:
+        self._by_origin: dict[Origin, Destination] = {}
+        for one in (declared,) if isinstance(declared, Destination) else declared:
+            if not isinstance(one, Destination):
+                raise ConfigurationError(f"destinations has a {type(one).__name__} in it.", mend=_EXAMPLE)
+            if one.origin in self._by_origin:
+                raise ConfigurationError(
+                    f"The destination {one} is declared twice.", mend="Declare one destination for each origin."
+                )
+            self._by_origin[one.origin] = one
+        # As URLs of most requests write it, so that they need not be taken apart.
+        self._by_parts = {one._parts: one for one in self._by_origin.values()}  # noqa: SLF001 - of the same module
+
+    def __iter__(self) -> Iterator["Destination"]:
+        return iter(self._by_origin.values())
+
+    def __len__(self) -> int:
+        return len(self._by_origin)
+
+    def __repr__(self) -> str:
+        return f"Destinations({', '.join(map(str, self))})"
+
+    def find(self, url: httpx2.URL | str) -> "Destination | None":
+        """Return the destination that a request to ``url`` goes to; ``None`` for anything that is not plainly one."""
+        if isinstance(url, str):
+            try:
+                url = httpx2.URL(url)
+            except (httpx2.InvalidURL, ValueError):
+                return None
+        if not url.userinfo:
+            found = self._by_parts.get((url.scheme, url.raw_host, url.port))
+            if found is not None:
+                return found
+        origin = Origin.of(url)
+        return None if origin is None else self._by_origin.get(origin)
 
 
 def _parse_base_url(base_url: str) -> tuple[httpx2.URL, Origin]:

@@ -14,9 +14,12 @@ import logging
 import os
 import ssl
 import threading
+from collections.abc import Callable, Mapping
 from concurrent.futures import Future
 from time import monotonic, time
-from typing import Final, final
+from typing import Any, Final, final
+
+import msgspec
 
 from tenantguard.binding import Credential
 from tenantguard.errors import ConfigurationError, ExchangeError
@@ -25,7 +28,8 @@ from tenantguard.outbound.answers import ClaimNames, Fault, UsableToken, read_an
 from tenantguard.outbound.circuit import Circuit
 from tenantguard.outbound.destinations import Destination
 from tenantguard.outbound.token_cache import CachedToken, TokenCache
-from tenantguard.outbound.token_requests import TokenRequest
+from tenantguard.outbound.token_requests import TOKEN_EXCHANGE, TXN_TOKEN, TokenRequest
+from tenantguard.outbound.transactions import read_transaction_answer
 from tenantguard.tokens.background import DaemonThreads, wait_for
 from tenantguard.tokens.endpoint import ClientAuthentication, EndpointDown, OAuthEndpoint
 
@@ -33,9 +37,6 @@ __all__ = ["TOKEN_EXCHANGE", "TokenExchange"]
 
 logger = logging.getLogger("tenantguard.outbound")
 
-TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
-"""Grant type of RFC 8693, section 2.1."""
-ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
 GRACE: Final = 0.5
 """Seconds beyond the deadline of a request that a waiter gives the thread to report it."""
 REFRESH_RETRY: Final = 5.0
@@ -55,6 +56,11 @@ class TokenExchange:
         client_id: this service's client id.
         client_secret: its secret.
         client_authentication: ``"client_secret_basic"`` or ``"client_secret_post"``.
+        actor_audience: the audience of an access token of this service itself, which is then shown as ``actor_token``
+            (RFC 8693, section 2.1) with every exchange, so that the new token names this service as its actor on top of
+            those before. ``None`` where the token service takes the authenticated client for the actor.
+        request_details: called with the identity of a new transaction; what it returns becomes part of the
+            transaction's immutable context (``request_details``). It must be encodable as JSON.
         timeout: seconds for one request as a whole.
         max_tokens: most tokens that are kept.
         tenant_claim: the claim with the tenant in the tokens of this service; ``None`` if they have none.
@@ -66,7 +72,20 @@ class TokenExchange:
         ConfigurationError: an argument is not usable.
     """
 
-    __slots__ = ("_cache", "_circuit", "_endpoint", "_flights", "_lock", "_names", "_pid", "_threads", "_timeout")
+    __slots__ = (
+        "_actor",
+        "_actor_lock",
+        "_cache",
+        "_circuit",
+        "_endpoint",
+        "_flights",
+        "_lock",
+        "_names",
+        "_pid",
+        "_request_details",
+        "_threads",
+        "_timeout",
+    )
 
     def __init__(
         self,
@@ -75,6 +94,8 @@ class TokenExchange:
         client_id: str,
         client_secret: str,
         client_authentication: ClientAuthentication = "client_secret_basic",
+        actor_audience: str | None = None,
+        request_details: Callable[[Identity], Mapping[str, Any]] | None = None,
         timeout: float = 5.0,
         max_tokens: int = 10_000,
         tenant_claim: str | None = "tenant_id",
@@ -86,6 +107,15 @@ class TokenExchange:
             raise ConfigurationError("The timeout of the token exchange is not usable.", mend="Use up to 60 seconds.")
         if max_tokens < 1:
             raise ConfigurationError("The token exchange keeps no token.", mend="Use max_tokens=1 or more.")
+        self._actor: TokenRequest | None = None
+        if actor_audience is not None:
+            # Where the token goes is the token endpoint itself.
+            own = Destination(
+                token_endpoint, audience=actor_audience, mode="client_credentials", allow_plain_http=allow_plain_http
+            )
+            self._actor = TokenRequest.for_service(own)
+        self._actor_lock = threading.Lock()
+        self._request_details = request_details
         self._endpoint = OAuthEndpoint(
             token_endpoint,
             client_id=client_id,
@@ -130,6 +160,23 @@ class TokenExchange:
         Source: RFC 6749, section 4.4.
         """
         return await self.obtain(TokenRequest.for_service(destination))
+
+    def warm(self, key: tuple[object, ...]) -> str | None:
+        """Return the header's value with a token that is at hand and not due to be refreshed; ``None`` for all others.
+
+        The short way of calls that are made again and again; `cached` does the rest.
+
+        Args:
+            key: of the token, as `exchange_key` makes it.
+        """
+        entry = self._cache.find(key)
+        if entry is None:
+            return None
+        now = time()
+        if now >= entry.refresh_at or now >= entry.use_until:
+            return None
+        entry.used = True
+        return entry.bearer
 
     def cached(self, request: TokenRequest) -> str | None:
         """Return a token that is at hand, without waiting; ``None`` if there is none."""
@@ -260,29 +307,45 @@ class TokenExchange:
         return outcome
 
     def _ask(self, request: TokenRequest, deadline: float) -> _Outcome:
+        actor: str | None = None
+        details: dict[str, str] = {}
+        identity = request.identity
+        if identity is not None:
+            proof = self._actor_token(deadline)
+            if isinstance(proof, Fault):
+                return proof
+            actor = proof
+            if request.is_transaction and request.subject_token_type != TXN_TOKEN and self._request_details is not None:
+                details["request_details"] = msgspec.json.encode(self._request_details(identity)).decode()
         try:
-            status, body = self._endpoint.post(_parameters(request), deadline)
+            status, body = self._endpoint.post(request.form(actor, details), deadline)
         except EndpointDown as fault:
             return Fault(f"the token service can't be asked: {fault}")
-        return read_answer(status, body, request, self._names)
+        if request.is_transaction:
+            return read_transaction_answer(status, body, request, self._names)
+        return read_answer(status, body, request, self._names, actor_token=actor)
 
-
-def _parameters(request: TokenRequest) -> dict[str, str]:
-    """Source: RFC 8693, section 2.1; RFC 6749, section 4.4.2."""
-    subject_token, token_type = request.reveal_subject_token(), request.subject_token_type
-    destination = request.destination
-    parameters = {"audience": destination.audience or ""}
-    if destination.scopes:
-        parameters["scope"] = " ".join(sorted(destination.scopes))
-    if subject_token is None or token_type is None:
-        return {"grant_type": "client_credentials", **parameters}
-    return {
-        "grant_type": TOKEN_EXCHANGE,
-        "subject_token": subject_token,
-        "subject_token_type": token_type,
-        "requested_token_type": ACCESS_TOKEN,
-        **parameters,
-    }
+    def _actor_token(self, deadline: float) -> str | Fault | None:
+        """Return this service's own token, had in the thread of the exchange that needs it."""
+        own = self._actor
+        if own is None:
+            return None
+        found = self._cache.find(own.key)
+        if found is not None and time() < found.use_until:
+            return found.value
+        if not self._actor_lock.acquire(timeout=max(0.0, deadline - monotonic())):
+            return Fault("the token service did not answer in time")
+        try:
+            found = self._cache.find(own.key)
+            if found is not None and time() < found.use_until:
+                return found.value
+            outcome = self._ask(own, deadline)
+            if isinstance(outcome, Fault):
+                return outcome
+            self._cache.put(own.key, CachedToken(outcome, own))
+            return outcome.value
+        finally:
+            self._actor_lock.release()
 
 
 def _value(outcome: _Outcome, request: TokenRequest) -> str:

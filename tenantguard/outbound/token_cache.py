@@ -26,17 +26,19 @@ class CachedToken:
 
     Attributes:
         value: the token.
+        bearer: the header's value with it.
         obtained_at: when it was had.
         use_until: when it is used no more.
         refresh_at: when a new one should be on its way.
         used: whether it was looked up since it was last passed over.
     """
 
-    __slots__ = ("obtained_at", "refresh_at", "use_until", "used", "value")
+    __slots__ = ("bearer", "obtained_at", "refresh_at", "use_until", "used", "value")
 
     def __init__(self, token: UsableToken, request: TokenRequest) -> None:
         lifetime = token.expires_at - token.obtained_at
         self.value = token.value
+        self.bearer = f"Bearer {token.value}"
         self.obtained_at = token.obtained_at
         self.use_until = token.expires_at - min(lifetime * MARGIN, LONGEST_MARGIN)
         self.used = False

@@ -4,7 +4,7 @@ From here on nothing looks at the context again. The exchange may run in another
 ahead of time to refresh a token: whom it is for is in the request alone.
 """
 
-import hashlib
+from collections.abc import Mapping
 from typing import Final, final
 
 from tenantguard.binding import Credential, current_binding
@@ -12,12 +12,30 @@ from tenantguard.errors import NotBound, OutboundError
 from tenantguard.identity import Identity
 from tenantguard.outbound.destinations import Destination
 
-__all__ = ["TokenRequest", "bound_caller"]
+__all__ = ["ACCESS_TOKEN", "TOKEN_EXCHANGE", "TXN_TOKEN", "TokenRequest", "bound_caller", "exchange_key"]
+
+TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
+"""Grant type of RFC 8693, section 2.1."""
+ACCESS_TOKEN: Final = "urn:ietf:params:oauth:token-type:access_token"
+TXN_TOKEN: Final = "urn:ietf:params:oauth:token-type:txn_token"
+"""Type of a transaction token (draft-ietf-oauth-transaction-tokens, section 7.1)."""
 
 _HOW_TO_DECLARE_OWN_CALLS: Final = (
     'Make the call while a request with a token is served, or declare the destination with mode="client_credentials" '
     "if the service calls for itself."
 )
+
+
+def exchange_key(identity: Identity, credential: Credential, destination: Destination) -> tuple[object, ...]:
+    """Return what identifies the token that was exchanged for a caller and a destination."""
+    tenant = identity.tenant
+    return (
+        credential.digest,
+        tenant.id if tenant is not None else None,
+        identity.subject.id,
+        identity.actor.id,
+        destination.key,
+    )
 
 
 @final
@@ -28,7 +46,7 @@ class TokenRequest:
 
     Attributes:
         key: identifies the token that answers it: destination and, for an exchange, the digest of the subject token
-            with tenant, subject and actor.
+            with tenant, subject and actor; for a transaction, the transaction.
         destination: for which destination.
         identity: for whom; ``None`` for the service itself.
     """
@@ -50,14 +68,10 @@ class TokenRequest:
     @classmethod
     def on_behalf_of(cls, identity: Identity, credential: Credential, destination: Destination) -> "TokenRequest":
         """Return the wish for a token that carries ``identity`` to ``destination`` (RFC 8693, section 2.1)."""
-        tenant = identity.tenant
-        key = (
-            hashlib.sha256(credential.reveal().encode("utf-8", "surrogatepass")).digest(),
-            tenant.id if tenant is not None else None,
-            identity.subject.id,
-            identity.actor.id,
-            destination.key,
-        )
+        key = exchange_key(identity, credential, destination)
+        if destination.mode == "transaction":
+            # A transaction is one request; the same caller's next one is another.
+            key = (*key, credential.transaction)
         return cls(key, destination, identity, credential)
 
     @classmethod
@@ -75,10 +89,15 @@ class TokenRequest:
         """
         if destination.mode == "client_credentials":
             return cls.for_service(destination)
-        if destination.mode != "exchange":
+        if destination.mode not in ("exchange", "transaction"):
             raise OutboundError(f"The mode {destination.mode} of {destination} asks for no token.")
         identity, credential = bound_caller(destination)
         return cls.on_behalf_of(identity, credential, destination)
+
+    @property
+    def is_transaction(self) -> bool:
+        """True where the answer must be a transaction token."""
+        return self.destination.mode == "transaction"
 
     @property
     def subject_token_type(self) -> str | None:
@@ -88,6 +107,31 @@ class TokenRequest:
     def reveal_subject_token(self) -> str | None:
         """Return the subject token, for the request to the token endpoint alone."""
         return self._credential.reveal() if self._credential is not None else None
+
+    def form(self, actor_token: str | None = None, details: Mapping[str, str] | None = None) -> dict[str, str]:
+        """Return the parameters of the request to the token endpoint.
+
+        Args:
+            actor_token: an access token of the service that acts.
+            details: further parameters of a transaction.
+
+        Source: RFC 8693, section 2.1; RFC 6749, section 4.4.2; draft-ietf-oauth-transaction-tokens, section 7.1.
+        """
+        subject_token, token_type = self.reveal_subject_token(), self.subject_token_type
+        parameters = {"audience": self.destination.audience or ""}
+        if self.destination.scopes:
+            parameters["scope"] = " ".join(sorted(self.destination.scopes))
+        if subject_token is None or token_type is None:
+            return {"grant_type": "client_credentials", **parameters}
+        parameters |= {
+            "grant_type": TOKEN_EXCHANGE,
+            "subject_token": subject_token,
+            "subject_token_type": token_type,
+            "requested_token_type": TXN_TOKEN if self.is_transaction else ACCESS_TOKEN,
+        }
+        if actor_token is not None:
+            parameters |= {"actor_token": actor_token, "actor_token_type": ACCESS_TOKEN}
+        return parameters | dict(details or {})
 
     def __repr__(self) -> str:
         return f"TokenRequest({self.destination})"

@@ -10,12 +10,19 @@ from typing import Final
 import anyio
 import msgspec
 
-from tenantguard.errors import StoreUnavailable, SuspendedTenant, TenantGuardError, TenantRefused, UnknownTenant
+from tenantguard.errors import (
+    StoreUnavailable,
+    SuspendedTenant,
+    TenantGuardError,
+    TenantRefused,
+    TenantUnavailable,
+    UnknownTenant,
+)
 from tenantguard.identity import Identity, TenantStatus
 from tenantguard.tenancy.directory import TenantDirectory
 from tenantguard.tokens.claims import Verified
 
-__all__ = ["check_standing", "settle_tenant"]
+__all__ = ["check_standing", "refusal_of", "settle_tenant"]
 
 logger = logging.getLogger("tenantguard.tenancy")
 
@@ -55,8 +62,9 @@ async def check_standing(identity: Identity, directory: TenantDirectory | None) 
     An identity without tenant passes as it is: it reaches no owned row.
 
     Raises:
-        UnknownTenant: the directory does not know the tenant.
-        SuspendedTenant: the tenant is not active.
+        UnknownTenant: the directory does not know the tenant, or it is removed.
+        SuspendedTenant: the tenant is suspended.
+        TenantUnavailable: it is being set up or moved.
         StoreUnavailable: the directory fails, or does not answer in time.
     """
     tenant = identity.tenant
@@ -77,5 +85,14 @@ async def check_standing(identity: Identity, directory: TenantDirectory | None) 
             identity = msgspec.structs.replace(identity, tenant=found)
             tenant = found
     if tenant.status is not TenantStatus.ACTIVE:
-        raise SuspendedTenant("The token's tenant is suspended.")
+        raise refusal_of(tenant.status)
     return identity
+
+
+def refusal_of(status: TenantStatus) -> TenantGuardError:
+    """Return the error of a tenant that may not be used now."""
+    if status in (TenantStatus.PROVISIONING, TenantStatus.MOVING):
+        return TenantUnavailable("The tenant is being set up or moved.", mend="Try again when that is done.")
+    if status in (TenantStatus.REMOVING, TenantStatus.REMOVED):
+        return UnknownTenant("The tenant is removed.")
+    return SuspendedTenant("The tenant is suspended.")

@@ -22,6 +22,7 @@ __all__ = [
     "grant_client_credentials",
     "grant_exchange",
     "grant_password",
+    "require_confidential",
 ]
 
 TOKEN_EXCHANGE: Final = "urn:ietf:params:oauth:grant-type:token-exchange"
@@ -67,7 +68,7 @@ def grant_client_credentials(client: DevClient, parameters: Mapping[str, str]) -
     Raises:
         OAuthError: a public client, an audience or a scope that it may not have.
     """
-    _require_confidential(client)
+    require_confidential(client)
     audience = _audience(client, parameters)
     scopes = _scopes(parameters, client.scopes or frozenset(), client.scopes)
     claims = {
@@ -114,6 +115,7 @@ def grant_exchange(
     *,
     issuer: str,
     verify: Callable[[str, str], dict[str, Any]],
+    assertion: dict[str, Any] | None = None,
 ) -> Granted:
     """The client gets a narrower token for the same subject and tenant, and is named in it as the actor.
 
@@ -123,17 +125,23 @@ def grant_exchange(
         issuer: the issuer's URL.
         verify: returns the claims of one of the issuer's own tokens, or raises `OAuthError`; its second argument
             says which token it is.
+        assertion: the claims of the subject token, where it is the client's own assertion and has been verified.
 
     Raises:
         OAuthError: a token that is not good, or an audience or scope that may not be had.
 
     Source: RFC 8693, sections 2.1, 2.2 and 4.
     """
-    _require_confidential(client)
+    require_confidential(client)
     _check_types(parameters)
-    subject = verify(parameters["subject_token"], "subject_token")
-    if not _audiences(subject) & client.accepts:
-        raise OAuthError("invalid_request", "The subject_token is for an audience that this client does not accept.")
+    if assertion is None:
+        subject = verify(parameters["subject_token"], "subject_token")
+        if not _audiences(subject) & client.accepts:
+            raise OAuthError(
+                "invalid_request", "The subject_token is for an audience that this client does not accept."
+            )
+    else:
+        subject = assertion
     tenant = subject.get("tenant_id")
     if client.tenant is not None and client.tenant != tenant:
         raise OAuthError("invalid_request", "The subject_token is of another tenant than the client.")
@@ -202,7 +210,12 @@ def _extend_chain(subject: Mapping[str, Any], actor: dict[str, Any]) -> dict[str
     return actor | {"act": chain}
 
 
-def _require_confidential(client: DevClient) -> None:
+def require_confidential(client: DevClient) -> None:
+    """Refuse a public client.
+
+    Raises:
+        OAuthError: it is one.
+    """
     if client.secret is None:
         raise OAuthError("unauthorized_client", "A public client may not use this grant.")
 

@@ -19,7 +19,9 @@ from starlette.routing import Route
 
 from tenantguard.errors import ConfigurationError
 from tenantguard.identity import ActorType, validate_tenant_id
+from tenantguard.testing.assertions import is_assertion, verify_assertion
 from tenantguard.testing.grants import (
+    JWT_TYPE,
     TOKEN_EXCHANGE,
     Granted,
     grant_client_credentials,
@@ -35,6 +37,7 @@ from tenantguard.testing.token_request import (
     error_response,
     read_parameters,
 )
+from tenantguard.testing.transactions import TXN_TOKEN_TYPE, grant_transaction
 
 __all__ = ["MAX_LIFETIME", "DevIssuer"]
 
@@ -63,6 +66,8 @@ class DevIssuer:
         clients: which clients can get tokens, and which.
         audience: the audience of minted tokens unless said otherwise.
         algorithm: of the first key: ES256, RS256 or EdDSA.
+        trust_domain: the trust domain whose transaction token service this is
+            (draft-ietf-oauth-transaction-tokens); ``None`` makes no transaction tokens.
         lifetime: seconds that tokens of the token endpoint live, 1 to 300.
         clock: returns seconds since the epoch.
         allow_remote_url: True lets the URL name another machine, for example a container by its name in a private
@@ -80,6 +85,7 @@ class DevIssuer:
         clients: Iterable[DevClient] = (),
         audience: str = DEFAULT_AUDIENCE,
         algorithm: SigningAlgorithm = "ES256",
+        trust_domain: str | None = None,
         lifetime: int = 120,
         clock: Callable[[], float] = time.time,
         allow_remote_url: bool = False,
@@ -93,6 +99,7 @@ class DevIssuer:
             raise ConfigurationError(
                 f"The development issuer's lifetime is {lifetime} seconds.", mend=f"Use 1 to {MAX_LIFETIME} seconds."
             )
+        self.trust_domain: Final = trust_domain
         self._lifetime = lifetime
         self._clock = clock
         self._keys: tuple[SigningKey, ...] = (SigningKey.generate(algorithm),)
@@ -242,9 +249,11 @@ class DevIssuer:
             lifetime = min(lifetime, granted.not_after - int(self._clock()))
         if lifetime <= 0:
             return error_response(OAuthError("invalid_request", "The subject_token has expired."))
+        transaction = granted.issued_token_type == TXN_TOKEN_TYPE
+        typ = {"typ": "txntoken+jwt"} if transaction else {}
         answer: dict[str, Any] = {
-            "access_token": self._sign(granted.claims, granted.scopes, lifetime),
-            "token_type": "Bearer",
+            "access_token": self._sign(granted.claims, granted.scopes, lifetime, headers=typ),
+            "token_type": "N_A" if transaction else "Bearer",
             "expires_in": lifetime,
             "scope": " ".join(sorted(granted.scopes)),
         }
@@ -258,19 +267,40 @@ class DevIssuer:
                 return grant_client_credentials(client, parameters)
             case "password":
                 return grant_password(client, parameters, self.users)
+            case grant if grant == TOKEN_EXCHANGE and parameters.get("requested_token_type") == TXN_TOKEN_TYPE:
+                return grant_transaction(
+                    client,
+                    parameters,
+                    trust_domain=self.trust_domain,
+                    verify=self._verify,
+                    assertion=self._assertion(client, parameters),
+                )
             case grant if grant == TOKEN_EXCHANGE:
-                return grant_exchange(client, parameters, issuer=self.url, verify=self._verify)
+                return grant_exchange(
+                    client,
+                    parameters,
+                    issuer=self.url,
+                    verify=self._verify,
+                    assertion=self._assertion(client, parameters),
+                )
             case None:
                 raise OAuthError("invalid_request", "The request needs a grant_type.")
             case _:
                 raise OAuthError("unsupported_grant_type", "This issuer does not know the grant type.")
 
-    def _verify(self, token: str, what: str) -> dict[str, Any]:
-        """Return the claims of one of this issuer's own access tokens."""
+    def _assertion(self, client: DevClient, parameters: Mapping[str, str]) -> dict[str, Any] | None:
+        """Return the claims of the subject token, where it is the client's own assertion; ``None`` for all others."""
+        token = parameters.get("subject_token", "")
+        if parameters.get("subject_token_type") != JWT_TYPE or not is_assertion(client, token):
+            return None
+        return verify_assertion(client, token, audience=self.url, clock=self._clock)
+
+    def _verify(self, token: str, what: str, typ: str = "at+jwt") -> dict[str, Any]:
+        """Return the claims of one of this issuer's own access or transaction tokens."""
         try:
             header = jwt.get_unverified_header(token)
             key = next(key for key in self._keys if key.kid == header.get("kid"))
-            if header.get("typ") != "at+jwt":
+            if header.get("typ") != typ:
                 raise jwt.InvalidTokenError
             claims: dict[str, Any] = jwt.decode(
                 token,

@@ -5,7 +5,7 @@ tokens for, and the audiences whose tokens it may exchange. What is not declared
 8693, section 2.1).
 """
 
-from collections.abc import Iterable
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -78,6 +78,8 @@ class DevClient:
             server. The same as ``audiences`` unless given.
         tenant: the tenant of its own tokens, and the only tenant whose tokens it may exchange; ``None`` for a client
             that serves every tenant, whose own tokens name none.
+        jwks: public keys of the client (RFC 7591). With them it may say by an assertion of its own for whom it acts, as
+            jobs do; see `tenantguard.jobs.JobKeys.public_jwks`.
         name: a display name.
         model: an agent's model.
         version: the version of the agent or service.
@@ -94,6 +96,7 @@ class DevClient:
     audiences: frozenset[str]
     accepts: frozenset[str]
     tenant: str | None
+    jwks: Mapping[str, Any] | None = field(repr=False, hash=False)
     name: str | None
     model: str | None
     version: str | None
@@ -108,6 +111,7 @@ class DevClient:
         audiences: str | Iterable[str] = (),
         accepts: str | Iterable[str] | None = None,
         tenant: str | None = None,
+        jwks: Mapping[str, Any] | None = None,
         name: str | None = None,
         model: str | None = None,
         version: str | None = None,
@@ -130,6 +134,7 @@ class DevClient:
             audiences=scope_set(audiences),
             accepts=scope_set(audiences if accepts is None else accepts),
             tenant=None if tenant is None else validate_tenant_id(tenant),
+            jwks=jwks,
             name=name,
             model=model,
             version=version,

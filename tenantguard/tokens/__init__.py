@@ -8,6 +8,7 @@ good.
 """
 
 from tenantguard.tokens.api_keys import ApiKey, ApiKeys, ApiKeyStore, InMemoryApiKeyStore, MintedKey, SqlApiKeyStore
+from tenantguard.tokens.chains import ChainRules
 from tenantguard.tokens.claim_values import Claims
 from tenantguard.tokens.claims import ClaimsMapping, ClaimsProfile, Verified
 from tenantguard.tokens.client_certificates import ClientCertificates
@@ -21,12 +22,14 @@ from tenantguard.tokens.presets import auth0, clerk, cognito, entra, google, key
 from tenantguard.tokens.replays import InMemoryReplays, ReplayStore
 from tenantguard.tokens.revocation import Revocation, RevocationFeed, RevocationKind, Revocations
 from tenantguard.tokens.security_events import SecurityEventReceiver
+from tenantguard.tokens.transactions import transaction_issuer
 from tenantguard.tokens.verifier import TokenVerifier
 
 __all__ = [
     "ApiKey",
     "ApiKeyStore",
     "ApiKeys",
+    "ChainRules",
     "Claims",
     "ClaimsMapping",
     "ClaimsProfile",
@@ -59,5 +62,6 @@ __all__ = [
     "keycloak",
     "oidc",
     "okta",
+    "transaction_issuer",
     "workos",
 ]

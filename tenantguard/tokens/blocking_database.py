@@ -9,7 +9,7 @@ its text and its chain hold the values of the statement.
 import math
 import os
 from collections.abc import Callable
-from concurrent.futures import CancelledError
+from concurrent.futures import CancelledError, Future
 from typing import Any, Final, TypeVar, final
 
 import msgspec
@@ -73,11 +73,7 @@ class BlockingDatabase:
             StoreUnavailable: the database failed, or did not answer in time; a change may have been made or not.
             ConfigurationError: the engine has been protected since.
         """
-        _refuse_protected(self._engine, self._name)
-        if self._own and self._pid != os.getpid():
-            self._pid = os.getpid()
-            self._engine.dispose(close=False)  # two processes on one connection would read each other's answers
-        future = self._threads.submit(lambda: self._attempt(work))
+        future = self._begin(work)
         try:
             done = await wait_for(future, self._timeout)
         except TimeoutError:
@@ -86,6 +82,34 @@ class BlockingDatabase:
             raise self._unavailable("is closed") from None
         finally:
             future.cancel()  # what nobody waits for any more need not begin
+        return self._done(done)
+
+    def run_blocking(self, work: Callable[[Connection], T]) -> T:
+        """Do the same for a caller that is not async, whose thread waits.
+
+        Raises:
+            StoreUnavailable: see `run`.
+            ConfigurationError: see `run`.
+        """
+        future = self._begin(work)
+        try:
+            done = future.result(self._timeout)
+        except TimeoutError:
+            raise self._unavailable("did not answer in time") from None
+        except CancelledError:
+            raise self._unavailable("is closed") from None
+        finally:
+            future.cancel()
+        return self._done(done)
+
+    def _begin(self, work: Callable[[Connection], T]) -> "Future[T | _Failed]":
+        _refuse_protected(self._engine, self._name)
+        if self._own and self._pid != os.getpid():
+            self._pid = os.getpid()
+            self._engine.dispose(close=False)  # two processes on one connection would read each other's answers
+        return self._threads.submit(lambda: self._attempt(work))
+
+    def _done(self, done: "T | _Failed") -> T:
         if isinstance(done, _Failed):
             raise self._unavailable(f"failed ({done.kind})")
         return done
@@ -102,6 +126,10 @@ class BlockingDatabase:
 
     async def aclose(self) -> None:
         """End the threads, and close the engine if it was made here. Whoever asks afterwards is refused."""
+        self.close()
+
+    def close(self) -> None:
+        """Do the same for a caller that is not async."""
         self._threads.close()
         if self._own:
             self._engine.dispose()

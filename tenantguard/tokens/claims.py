@@ -161,6 +161,8 @@ class ClaimsProfile:
         )
         act = claims.get("act") if rare else None
         actors = () if act is None else actors_of(act, subject, self.act_type)
+        if actors:
+            self._refuse_tenant_change(act, tenants)
         identity = Identity(
             subject=subject,
             actor=actors[0] if actors else subject,
@@ -198,6 +200,15 @@ class ClaimsProfile:
             if value is not None:
                 return shared_texts((tenant_of(value).id,))
         return ()
+
+    def _refuse_tenant_change(self, act: Any, tenants: tuple[str, ...]) -> None:
+        """Refuse a chain in which somebody acted in another tenant than the token's."""
+        while isinstance(act, Mapping):
+            for path in self.tenant:
+                said = claim_at(act, path)
+                if said is not None and said not in tenants:
+                    raise InvalidToken("The token's tenant changed in its delegation chain.", reason="tenant")
+            act = act.get("act")
 
     def _subject_type(self, claims: Claims, client_id: str | None) -> ActorType:
         declared = actor_type_of(claims)

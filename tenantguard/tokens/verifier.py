@@ -17,6 +17,7 @@ import msgspec
 from tenantguard.errors import ConfigurationError, ExpiredToken, InvalidToken, TenantRefused
 from tenantguard.identity import Identity
 from tenantguard.tokens.cache import VerifiedTokenCache
+from tenantguard.tokens.chains import ChainRules
 from tenantguard.tokens.claims import ClaimsProfile, Verified, refuse_id_token
 from tenantguard.tokens.credentials import CredentialVerifier
 from tenantguard.tokens.issuers import Issuer, IssuerDirectory
@@ -39,6 +40,7 @@ class TokenVerifier:
             token has decides; what no kind accepts is taken for a signed token.
         revocations: what was revoked; by default nothing can be.
         directory: asked for issuers that are not declared; see `IssuerDirectory`.
+        chains: which delegation chains are accepted.
         cache_size: most verified tokens that are remembered; about 1 kB each.
         cache_per_issuer: most of them of one issuer; by default all where one issuer is declared and there is
             no directory, else a quarter.
@@ -55,7 +57,7 @@ class TokenVerifier:
             or one could never be fetched.
     """
 
-    __slots__ = ("_cache", "_credentials", "_entries", "_signatures", "revocations")
+    __slots__ = ("_cache", "_chains", "_credentials", "_entries", "_signatures", "revocations")
 
     def __init__(
         self,
@@ -64,6 +66,7 @@ class TokenVerifier:
         credentials: Iterable[CredentialVerifier] = (),
         revocations: Revocations | None = None,
         directory: IssuerDirectory | None = None,
+        chains: ChainRules | None = None,
         cache_size: int = 50_000,
         cache_per_issuer: int | None = None,
         cache_max_age: float = 300.0,
@@ -75,6 +78,7 @@ class TokenVerifier:
     ) -> None:
         declared = tuple(issuers)
         self._credentials = _checked_kinds(credentials)
+        self._chains = chains if chains is not None else ChainRules()
         if not declared and directory is None and not self._credentials:
             raise ConfigurationError("No issuer is declared.", mend="Give issuers=[Issuer(...)] or a directory.")
         for name, number, least in (
@@ -179,6 +183,7 @@ class TokenVerifier:
             compact, issuer, signed_by = await self._signatures.verify(token)
             verified, until = _identify(compact, issuer)
             revocations.check_lifetime(until)
+        self._chains.check(verified.identity)
         revocations.check(verified.identity)
         self._cache.put(cache_key, verified, until=until, signed_by=signed_by, generation=generation, revision=revision)
         return verified

@@ -85,6 +85,22 @@ def test_what_is_printed_runs_and_what_was_applied_is_found_right(
         assert admin.execute("SELECT count(*) FROM pg_policy").fetchone() == (0,)
 
 
+def test_a_key_is_put_into_a_database_that_a_migration_made(
+    run: Callable[..., Result], postgres_url: str, role: str
+) -> None:
+    with psycopg.connect(postgres_url, autocommit=True) as admin:
+        admin.execute(TABLES)
+        admin.execute(run("sql").stdout)
+        made = CliRunner().invoke(tenantguard, ["rls", "key", "--url", postgres_url], env={"TENANTGUARD_RLS_KEY": KEY})
+        assert made.exit_code == 0
+        assert KEY not in made.output
+        assert run("check", "--url", postgres_url, "--attempt", "a", "b").exit_code == 0
+        (name,) = admin.execute("SELECT id FROM tenantguard.seal_keys").fetchone()
+        assert made.stderr.strip() == f"Key: {name}."
+    made = CliRunner().invoke(tenantguard, ["rls", "key", "--url", postgres_url], env={"TENANTGUARD_RLS_KEY": None})
+    assert made.exit_code == 2
+
+
 def test_the_plain_setting_needs_no_key(run: Callable[..., Result], postgres_url: str) -> None:
     with psycopg.connect(postgres_url, autocommit=True) as admin:
         admin.execute(TABLES)
@@ -129,7 +145,7 @@ def test_two_tenants_that_are_one_are_refused(run: Callable[..., Result], postgr
 
 
 def test_it_has_help() -> None:
-    for command in (["rls"], ["rls", "sql"], ["rls", "apply"], ["rls", "check"]):
+    for command in (["rls"], ["rls", "sql"], ["rls", "apply"], ["rls", "key"], ["rls", "check"]):
         result = CliRunner().invoke(tenantguard, [*command, "--help"], prog_name="tenantguard")
         assert result.exit_code == 0
         assert result.stdout.startswith(f"Usage: tenantguard {' '.join(command)}")

@@ -437,8 +437,9 @@ def chains(lab: Lab) -> Iterator[Case]:
             act = {"sub": f"actor-{number}", "act": act}
         return act
 
-    yield bearer("control: a chain of eight", lab.ec.token(lab.claims(act=nested(8))), good=True)
+    yield bearer("control: a chain of five", lab.ec.token(lab.claims(act=nested(5))), good=True)
     for name, act in {
+        "a chain of six": nested(6),
         "a chain of nine": nested(9),
         "a chain of hundred": nested(15),
         "the subject acts for itself": {"sub": "user-1"},

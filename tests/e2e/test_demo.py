@@ -20,7 +20,7 @@ def run_demo(*arguments: str) -> subprocess.CompletedProcess[str]:
         cwd=ROOT,
         capture_output=True,
         text=True,
-        timeout=120,
+        timeout=300,
         check=False,
     )
 
@@ -55,14 +55,14 @@ def test_the_demo_prints_a_table_that_names_each_attempt() -> None:
     ran = run_demo()
     assert ran.returncode == 0, ran.stdout + ran.stderr
     shown = ran.stdout.replace("\n", " ")
-    for words in ("forges", "forgets its", "another issuer", "raw SQL", "expired", "billing", "went as expected"):
+    for words in ("forges", "forgets its", "another issuer", "raw SQL", "expired", "ledger", "went as expected"):
         assert words in shown
 
 
 def test_the_stage_leaves_no_process_and_no_port(monkeypatch: pytest.MonkeyPatch) -> None:
     before = set(children_of(os.getpid()))
     with Stage() as stage:
-        assert len(set(children_of(os.getpid())) - before) == 2
+        assert len(set(children_of(os.getpid())) - before) == 4, "three services and a worker"
         assert {stage.issuer_url, stage.app_url, stage.billing_url}
         played = play(stage)
     assert all(attempt.held for attempt in played), [attempt for attempt in played if not attempt.held]

@@ -33,6 +33,7 @@ ANSWERS = {
     "_alike": True,
     "_is_excluded": True,
     "_is_shared": True,
+    "_is_one_column": True,
     "holds": True,
     "knows": True,
     # False lets something pass.
@@ -42,6 +43,7 @@ ANSWERS = {
     "_is_foreign": False,
     "_changed": False,
     "_renders_itself": False,
+    "_meet": False,
     "belongs_to_tenants": False,
     "invents_value": False,
     "missing_rows": False,

@@ -79,17 +79,13 @@ class Worker:
 
     def judge(self, mutant: Mutant, reached: Reached) -> Run:
         """Run the tests that reach a mutant: first those that have killed others like it."""
-        if not is_in_functions(mutant):
+        tests = list(dict.fromkeys(test for line in mutant.lines for test in reached.get((mutant.module, line), ())))
+        if not tests or not is_in_functions(mutant):  # such as what runs when the package is imported
             run = self._in_copy(mutant, FIRST[mutant.module], ON_SQLITE)
             rest = tuple(file for file in ALL if file not in FIRST[mutant.module])
             if run.verdict == "green":
                 run = self._in_copy(mutant, rest, ON_SQLITE)
         else:
-            tests = list(
-                dict.fromkeys(test for line in mutant.lines for test in reached.get((mutant.module, line), ()))
-            )
-            if not tests:
-                return Run("unreached", 0.0)
             killers = self._killers.setdefault(mutant.module, [])
             self._tests.send((mutant, [one for one in killers if one in tests], tests))
             if not self._tests.poll(self._limit + _STARTING):
@@ -97,7 +93,7 @@ class Worker:
             run = self._tests.recv()
             if run.test:
                 killers[:] = [run.test, *(one for one in killers if one != run.test)][:_MOST_KILLERS]
-        if self._servers and run.verdict in ("green", "unreached"):
+        if self._servers and run.verdict == "green":
             run = self._in_copy(mutant, ALL, ON_SERVERS)
         return run
 
@@ -182,8 +178,11 @@ def _red_test(session: pytest.Session, mutant: Mutant, killers: list[str], tests
         file = item.nodeid.partition("::")[0]
         return next((at for at, one in enumerate(places) if one in (item.nodeid, file)), len(places))
 
-    wanted = set(tests)
-    items: list[Any] = sorted((item for item in session.items if item.nodeid in wanted), key=place)
+    # What the package remembers of a class or table is found out once, by whichever test comes first; so the module's
+    # own tests run in any case.
+    wanted, own = set(tests), set(FIRST[mutant.module])
+    picked = (item for item in session.items if item.nodeid in wanted or item.nodeid.partition("::")[0] in own)
+    items: list[Any] = sorted(picked, key=place)
     for item, following in zip(items, [*items[1:], None], strict=True):
         session.config.hook.pytest_runtest_protocol(item=item, nextitem=following)
         if session.testsfailed:

@@ -6,7 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from tenantguard.errors import ConfigurationError
-from tenantguard.outbound import Destination, Origin
+from tenantguard.outbound import Destination, Destinations, Origin
 
 BILLING = Destination("https://billing.example", audience="billing")
 BUECHER = Destination("https://bücher.example:8443/v1/", audience="books")
@@ -36,6 +36,8 @@ SIX = Destination("https://[2001:db8::1]", audience="six")
 def test_every_spelling_of_the_origin_is_at_the_destination(destination, url):
     assert destination.matches(url)
     assert destination.matches(httpx2.URL(url))
+    assert Destinations([BILLING, BUECHER, SIX]).find(url) is destination
+    assert Destinations([BILLING, BUECHER, SIX]).find(httpx2.URL(url)) is destination
 
 
 HOSTILE = [
@@ -129,6 +131,7 @@ HOSTILE = [
 @pytest.mark.parametrize("url", HOSTILE)
 def test_no_hostile_url_is_at_the_destination(url):
     assert not BILLING.matches(url)
+    assert Destinations(BILLING).find(url) is None
 
 
 @pytest.mark.parametrize(
@@ -222,7 +225,7 @@ def test_what_a_destination_is_asked_with_is_checked_when_it_is_declared():
         Destination("https://billing.example")
     with pytest.raises(ConfigurationError, match="has no audience"):
         Destination("https://billing.example", audience=" ", mode="client_credentials")
-    with pytest.raises(ConfigurationError, match="exchange, client_credentials, forward, none"):
+    with pytest.raises(ConfigurationError, match="exchange, transaction, client_credentials, forward, none"):
         Destination("https://billing.example", audience="b", mode="raw")
     with pytest.raises(ConfigurationError, match="printable ASCII"):
         Destination("https://billing.example", audience="b", scopes=["two words"])

@@ -216,9 +216,9 @@ async def test_no_exchange_runs_in_the_context_of_the_task_that_started_it(issue
     seen = []
     real = exchange_module.read_answer
 
-    def spy(*args):
+    def spy(*args, **options):
         seen.append((current_binding(), len(contextvars.copy_context())))
-        return real(*args)
+        return real(*args, **options)
 
     monkeypatch.setattr(exchange_module, "read_answer", spy)
     # Threads of some builds of Python inherit their starter's context; make all of them do so here.

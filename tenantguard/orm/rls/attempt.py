@@ -77,7 +77,8 @@ def _try_table(live: Live, table: Table, owner: str, other: str) -> None:
     name = live.plan.name(table)
     _try_insert(live, table, owner, other)
     # Not by the policy alone, which may be off: the row is the owner's by the plan's condition too.
-    row, error = _run(live, owner, f"SELECT ctid::text FROM {name} WHERE {live.plan.condition(table)} LIMIT 1")
+    place = "tableoid::oid::text, ctid::text"  # each partition has places of its own
+    row, error = _run(live, owner, f"SELECT {place} FROM {name} WHERE {live.plan.condition(table)} LIMIT 1")
     if error is not None:
         live.report(
             "untried-table",
@@ -87,7 +88,8 @@ def _try_table(live: Live, table: Table, owner: str, other: str) -> None:
         )
     elif isinstance(row, list) and row:
         column = quoted(_column(table))
-        at = f"ctid = {literal(row[0][0])}::tid"
+        part, position = map(str, row[0])
+        at = f"tableoid = {literal(part)}::oid AND ctid = {literal(position)}::tid"
         for what, statement in (
             ("read", f"SELECT 1 FROM {name} WHERE {at}"),
             ("change", f"UPDATE {name} SET {column} = {column} WHERE {at}"),

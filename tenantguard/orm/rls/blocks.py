@@ -1,14 +1,17 @@
 """The SQL that makes a change only where it is not made yet: ``DO`` blocks, with names quoted by those who call."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Iterable, Mapping, Sequence
 
-from tenantguard.orm.rls.expressions import literal
+from tenantguard.orm.rls.expressions import literal, quoted
 
 __all__ = [
     "create_missing",
     "create_role",
     "drop_others",
+    "grant_rights",
     "grant_sequences",
+    "grant_temporary",
+    "revoke_sequences",
     "revoke_temporary",
     "secure_views",
     "switch_on",
@@ -33,9 +36,18 @@ $do$"""
 
 def revoke_temporary() -> str:
     """Return the block that lets nobody make temporary tables without a grant: they shadow the real ones."""
-    return """DO $do$
+    return _temporary("REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC")
+
+
+def grant_temporary() -> str:
+    """Return the block that lets everybody make temporary tables again."""
+    return _temporary("GRANT TEMPORARY ON DATABASE %I TO PUBLIC")
+
+
+def _temporary(command: str) -> str:
+    return f"""DO $do$
 BEGIN
-  EXECUTE pg_catalog.format('REVOKE TEMPORARY ON DATABASE %I FROM PUBLIC', pg_catalog.current_database());
+  EXECUTE pg_catalog.format('{command}', pg_catalog.current_database());
 END
 $do$"""
 
@@ -107,6 +119,22 @@ END
 $do$"""
 
 
+def grant_rights(table: str, role: str, rights: Sequence[str]) -> list[str]:
+    """Return the statements that give a role its rights on a table and no others, and everybody none.
+
+    Args:
+        table: the table, in quotes.
+        role: the role, as it is.
+        rights: as GRANT takes them, some of SELECT, INSERT, UPDATE, UPDATE of columns, DELETE.
+    """
+    taken = [one for one in ("UPDATE", "DELETE") if one not in rights]
+    return [
+        f"REVOKE ALL ON {table} FROM PUBLIC",
+        f"REVOKE {', '.join([*taken, 'TRUNCATE', 'REFERENCES', 'TRIGGER'])} ON {table} FROM {quoted(role)}",
+        f"GRANT {', '.join(rights)} ON {table} TO {quoted(role)}",
+    ]
+
+
 def grant_sequences(table: str, role: str) -> str:
     """Return the block that lets a role take numbers from the sequences of a table, and see none that others took.
 
@@ -114,6 +142,20 @@ def grant_sequences(table: str, role: str) -> str:
         table: the table, in quotes.
         role: the role, as it is.
     """
+    return _for_sequences(table, role, "GRANT USAGE ON SEQUENCE %s TO %I")
+
+
+def revoke_sequences(table: str, role: str) -> str:
+    """Return the block that takes it back.
+
+    Args:
+        table: the table, in quotes.
+        role: the role, as it is.
+    """
+    return _for_sequences(table, role, "REVOKE ALL ON SEQUENCE %s FROM %I")
+
+
+def _for_sequences(table: str, role: str, command: str) -> str:
     return f"""DO $do$
 DECLARE
   sequence regclass;
@@ -121,9 +163,9 @@ BEGIN
   FOR sequence IN
     SELECT s.oid FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_class AS s ON s.oid = d.objid AND s.relkind = 'S'
     WHERE d.classid = 'pg_catalog.pg_class'::regclass AND d.refobjid = {literal(table)}::regclass
-    AND d.deptype IN ('a', 'i')
+    AND d.deptype IN ('a', 'i') AND EXISTS (SELECT FROM pg_catalog.pg_roles WHERE rolname = {literal(role)})
   LOOP
-    EXECUTE pg_catalog.format('GRANT USAGE ON SEQUENCE %s TO %I', sequence, {literal(role)});
+    EXECUTE pg_catalog.format('{command}', sequence, {literal(role)});
   END LOOP;
 END
 $do$"""

@@ -5,6 +5,7 @@ from sqlalchemy import Connection
 from tenantguard.orm.review import Finding
 from tenantguard.orm.rls.attempt import attempt
 from tenantguard.orm.rls.check_rights import check_rights
+from tenantguard.orm.rls.check_surroundings import check_surroundings
 from tenantguard.orm.rls.check_tables import check_tables
 from tenantguard.orm.rls.live import Live
 from tenantguard.orm.rls.plan import RlsPlan
@@ -32,6 +33,7 @@ def check_database(
             return tuple(live.findings)
         check_tables(live)
         check_rights(live)
+        check_surroundings(live)
         if tenants is not None:
             attempt(live, tenants)
     finally:

@@ -1,26 +1,24 @@
 """Whether the app's role could pass the policies by: by what it is, owns or may do, or by what runs as another role."""
 
+from typing import Any
+
+from sqlalchemy import Row
+
 from tenantguard.orm.review import Severity
 from tenantguard.orm.rls.functions import KEYS_TABLE, bodies
-from tenantguard.orm.rls.live import Live
+from tenantguard.orm.rls.live import APPS_ROLES, Live
 
-__all__ = ["check_rights"]
+__all__ = ["check_rights", "owners_views"]
 
 _POWERFUL = frozenset(
     """
     pg_read_all_data pg_write_all_data pg_execute_server_program pg_read_server_files pg_write_server_files
+    pg_create_subscription pg_monitor pg_read_all_stats
     """.split()
 )
-_APPS_ROLES = """
-    WITH RECURSIVE members(oid) AS (
-      SELECT oid FROM pg_catalog.pg_roles WHERE rolname = :role
-      UNION
-      SELECT m.member FROM pg_catalog.pg_auth_members AS m JOIN members ON members.oid = m.roleid
-    )
-    SELECT rolname::text AS name FROM members JOIN pg_catalog.pg_roles USING (oid)
-"""
 _BECOMES = """
-    SELECT r.rolname::text AS name, r.rolsuper, r.rolbypassrls, r.rolcreaterole FROM pg_catalog.pg_roles AS r
+    SELECT r.rolname::text AS name, r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplication
+    FROM pg_catalog.pg_roles AS r
     WHERE r.rolname = :name OR EXISTS (
       SELECT FROM pg_catalog.pg_roles AS own
       WHERE own.rolname = :name AND NOT own.rolsuper AND pg_catalog.pg_has_role(own.oid, r.oid, 'MEMBER')
@@ -31,6 +29,18 @@ _DEFINERS = """
     FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
     WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     AND NOT (n.nspname = 'tenantguard' AND p.proname = 'bound')
+    AND p.prorettype NOT IN (CAST('pg_catalog.trigger' AS regtype), CAST('pg_catalog.event_trigger' AS regtype))
+    AND pg_catalog.has_function_privilege(:role, p.oid, 'EXECUTE')
+    AND pg_catalog.has_schema_privilege(:role, n.oid, 'USAGE')
+"""
+_LEAKPROOF = """
+    SELECT CAST(CAST(p.oid AS regprocedure) AS text) AS name
+    FROM pg_catalog.pg_proc AS p JOIN pg_catalog.pg_namespace AS n ON n.oid = p.pronamespace
+    WHERE p.proleakproof AND n.nspname NOT IN ('pg_catalog', 'information_schema')
+    AND NOT EXISTS (
+      SELECT FROM pg_catalog.pg_depend AS d
+      WHERE d.classid = CAST('pg_catalog.pg_proc' AS regclass) AND d.objid = p.oid AND d.deptype = 'e'
+    )
     AND pg_catalog.has_function_privilege(:role, p.oid, 'EXECUTE')
     AND pg_catalog.has_schema_privilege(:role, n.oid, 'USAGE')
 """
@@ -38,7 +48,7 @@ _DEFINERS = """
 
 def check_rights(live: Live) -> None:
     """Report what lets the app's role, or a login that is a member of it, reach rows past the policies."""
-    for one in live.rows(_APPS_ROLES, role=live.plan.role):
+    for one in live.rows(APPS_ROLES, role=live.plan.role):
         _check_role(live, one.name)
     _check_grants(live)
     _check_functions(live)
@@ -56,6 +66,10 @@ def _check_role(live: Live, name: str) -> None:
             live.report("bypass-role", name, f"The role has BYPASSRLS{by}.", "Use a role that has it not.")
         if one.rolcreaterole:
             live.report("powerful-role", name, f"The role may make roles{by}.", "Take CREATEROLE away.")
+        if one.rolreplication:
+            live.report(
+                "powerful-role", name, f"The role may read the log of all changes{by}.", "Take REPLICATION away."
+            )
         if one.name in _POWERFUL:
             live.report("powerful-role", name, f"The role is a member of {one.name}.", "Take it out.")
     owners = [one.name for one in into]
@@ -92,6 +106,11 @@ def _check_grants(live: Live) -> None:
         if not all(live.may(right, oid) for right in rights) or not updated:
             message = "The app's role may not read and write it."
             live.report("missing-rights", table.fullname, message, severity=Severity.WARNING)
+    uses = "SELECT pg_catalog.has_schema_privilege(:role, oid, 'USAGE') FROM pg_catalog.pg_namespace WHERE nspname = :n"
+    for schema in [*plan.schemas, "tenantguard"]:
+        if live.value(uses, role=role, n=schema) is False:
+            message = "The app's role may not use the schema."
+            live.report("missing-rights", schema, message, severity=Severity.WARNING)
     creates = (
         "SELECT pg_catalog.has_schema_privilege(:role, oid, 'CREATE') FROM pg_catalog.pg_namespace WHERE nspname = :n"
     )
@@ -135,6 +154,7 @@ def _check_functions(live: Live) -> None:
             ["search_path=pg_catalog, pg_temp"],
         ):
             live.report("changed-function", f"tenantguard.{name}", "The function is not what the policies rely on.")
+    for name, row in found.items():
         if row.owned:
             live.report(
                 "owned-function",
@@ -153,6 +173,14 @@ def _check_functions(live: Live) -> None:
                 "There is no key, so no transaction has a valid tenant.",
                 "Run tenantguard rls apply with the key in the environment.",
             )
+    for row in live.rows(_LEAKPROOF, role=plan.role):
+        live.report(
+            "leakproof-function",
+            row.name,
+            "PostgreSQL may run it on rows of other tenants, before the policies look at them.",
+            "ALTER FUNCTION ... NOT LEAKPROOF.",
+            severity=Severity.WARNING,
+        )
     for row in live.rows(_DEFINERS, role=plan.role):
         live.report(
             "definer-function",
@@ -163,27 +191,38 @@ def _check_functions(live: Live) -> None:
         )
 
 
+_VIEWS = """
+    WITH RECURSIVE seen(oid) AS (
+      SELECT r.ev_class FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid
+      WHERE d.classid = CAST('pg_catalog.pg_rewrite' AS regclass) AND d.refobjid = ANY (CAST(:known AS oid[]))
+      UNION
+      SELECT r.ev_class FROM seen JOIN pg_catalog.pg_depend AS d ON d.refobjid = seen.oid
+      JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid
+      WHERE d.classid = CAST('pg_catalog.pg_rewrite' AS regclass)
+    )
+    SELECT CAST(CAST(c.oid AS regclass) AS text) AS name, c.relkind::text AS kind,
+      pg_catalog.format('%I.%I', n.nspname, c.relname) AS full,
+      pg_catalog.has_table_privilege(:role, c.oid, 'SELECT')
+        OR pg_catalog.has_any_column_privilege(:role, c.oid, 'SELECT') AS reached
+    FROM seen JOIN pg_catalog.pg_class AS c USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
+    WHERE c.relkind = 'm' OR (c.relkind = 'v' AND
+      NOT pg_catalog.array_to_string(c.reloptions, ',') ~ 'security_invoker=(true|on|yes|1)' IS TRUE)
+    ORDER BY 1
+"""
+
+
+def _views(live: Live) -> list[Row[Any]]:
+    known = [oid for table, oid in live.oids.items() if table in live.plan.protected]
+    return live.rows(_VIEWS, known=known, role=live.plan.role) if known else []
+
+
+def owners_views(live: Live) -> list[str]:
+    """Return the views of tables of tenants that are read with the rights of their owner, with their schemas."""
+    return [row.full for row in _views(live) if row.kind == "v"]
+
+
 def _check_views(live: Live) -> None:
-    for row in live.rows(
-        """
-        WITH RECURSIVE seen(oid) AS (
-          SELECT r.ev_class FROM pg_catalog.pg_depend AS d JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid
-          WHERE d.classid = CAST('pg_catalog.pg_rewrite' AS regclass) AND d.refobjid = ANY (CAST(:known AS oid[]))
-          UNION
-          SELECT r.ev_class FROM seen JOIN pg_catalog.pg_depend AS d ON d.refobjid = seen.oid
-          JOIN pg_catalog.pg_rewrite AS r ON r.oid = d.objid
-          WHERE d.classid = CAST('pg_catalog.pg_rewrite' AS regclass)
-        )
-        SELECT CAST(CAST(c.oid AS regclass) AS text) AS name, c.relkind::text AS kind,
-          pg_catalog.has_table_privilege(:role, c.oid, 'SELECT')
-            OR pg_catalog.has_any_column_privilege(:role, c.oid, 'SELECT') AS reached
-        FROM seen JOIN pg_catalog.pg_class AS c USING (oid)
-        WHERE c.relkind = 'm' OR (c.relkind = 'v' AND
-          NOT pg_catalog.array_to_string(c.reloptions, ',') ~ 'security_invoker=(true|on|yes|1)' IS TRUE)
-        """,
-        known=[oid for table, oid in live.oids.items() if table in live.plan.protected],
-        role=live.plan.role,
-    ):
+    for row in _views(live):
         if row.kind == "m":
             if row.reached:
                 live.report(

@@ -16,10 +16,10 @@ from tenantguard.orm.classify import NO_GLOBAL, Child, Key, Owned, Shared, class
 from tenantguard.orm.key_types import compares_exactly
 from tenantguard.orm.marks import TENANT
 
-__all__ = ["Expressions", "dimensions_of", "literal", "quoted"]
+__all__ = ["DIALECT", "Expressions", "dimensions_of", "literal", "quoted"]
 
-_DIALECT: Final = base.PGDialect(paramstyle="named")  # others double the percent signs of names
-_PREPARER: Final = _DIALECT.identifier_preparer
+DIALECT: Final = base.PGDialect(paramstyle="named")  # others double the percent signs of names
+_PREPARER: Final = DIALECT.identifier_preparer
 
 
 def quoted(name: str) -> str:
@@ -48,7 +48,7 @@ def _current(key: Key) -> str:
     """Return the value that a key must have, as a subquery without a FROM."""
     what = "current_tenant" if key.dimension == TENANT else "current_scope"
     argument = "" if key.dimension == TENANT else literal(key.dimension)
-    form = key.column.type._unwrapped_dialect_impl(_DIALECT)
+    form = key.column.type._unwrapped_dialect_impl(DIALECT)
     if isinstance(form, Uuid) and form.native_uuid:
         return f"(SELECT tenantguard.{what}_uuid({argument}))"
     _check_stored_as_given(key.column, form)
@@ -57,7 +57,7 @@ def _current(key: Key) -> str:
     if form.python_type is int:
         return f"(SELECT tenantguard.{what}_integer({argument}))"
     if isinstance(form, Enum) and form.native_enum:
-        return f"(SELECT tenantguard.{what}({argument})::{form.compile(_DIALECT)})"
+        return f"(SELECT tenantguard.{what}({argument})::{form.compile(DIALECT)})"
     return f"(SELECT tenantguard.{what}({argument}))"
 
 

@@ -6,6 +6,7 @@ a key that only its owner can read. Without a setting, or with a wrong seal, eve
 for a tenant. `tenantguard.orm.rls.seal` makes the values.
 """
 
+from collections.abc import Mapping
 from typing import Final
 
 __all__ = ["FUNCTIONS", "KEYS_TABLE", "MAX_AGE", "SETTING", "TRANSACTION", "bodies", "function_statements"]
@@ -118,12 +119,15 @@ def bodies(*, sealed: bool) -> dict[str, tuple[str, str]]:
     return {"bound()": ("text", _SEALED if sealed else _PLAIN), **FUNCTIONS}
 
 
-def function_statements(role: str, *, sealed: bool) -> list[str]:
+def function_statements(
+    role: str, *, sealed: bool, functions: Mapping[str, tuple[str, str]] | None = None
+) -> list[str]:
     """Return the statements that make the schema and its functions. They change nothing where all is there.
 
     Args:
         role: the app's role, in quotes.
         sealed: whether the setting must be sealed.
+        functions: what each returns, and its body, by signature; those of this version if left out.
     """
     made = [
         "CREATE SCHEMA IF NOT EXISTS tenantguard",
@@ -134,7 +138,7 @@ def function_statements(role: str, *, sealed: bool) -> list[str]:
         f"REVOKE ALL ON {KEYS_TABLE} FROM PUBLIC",
         f"REVOKE ALL ON {KEYS_TABLE} FROM {role}",
     ]
-    for signature, (returns, body) in bodies(sealed=sealed).items():
+    for signature, (returns, body) in (bodies(sealed=sealed) if functions is None else functions).items():
         definer = " SECURITY DEFINER" if signature == "bound()" and sealed else " SECURITY INVOKER"
         options = _SIGNATURE.format(volatility="STABLE", definer=definer)
         made.append(

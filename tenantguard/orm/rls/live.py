@@ -1,14 +1,24 @@
 """What a check of the live database needs again and again: queries, and how a finding is made."""
 
 from collections.abc import Mapping
-from typing import Any, final
+from typing import Any, Final, final
 
 from sqlalchemy import Connection, CursorResult, Row, Table, text
 
 from tenantguard.orm.review import Finding, Severity
 from tenantguard.orm.rls.plan import RlsPlan
 
-__all__ = ["Live"]
+__all__ = ["APPS_ROLES", "Live"]
+
+APPS_ROLES: Final = """
+    WITH RECURSIVE members(oid) AS (
+      SELECT oid FROM pg_catalog.pg_roles WHERE rolname = :role
+      UNION
+      SELECT m.member FROM pg_catalog.pg_auth_members AS m JOIN members ON members.oid = m.roleid
+    )
+    SELECT rolname::text AS name FROM members JOIN pg_catalog.pg_roles USING (oid)
+"""
+"""The app's role, and the logins and roles that have it."""
 
 _APPLY = "Run tenantguard rls apply."
 

@@ -20,6 +20,7 @@ from tenantguard.orm.rls.blocks import (
     create_missing,
     create_role,
     drop_others,
+    grant_rights,
     grant_sequences,
     revoke_temporary,
     secure_views,
@@ -140,6 +141,11 @@ class RlsPlan:
             self.policies(table)
 
     @property
+    def schema(self) -> str:
+        """The schema of tables that name none."""
+        return self._expressions.schema
+
+    @property
     def schemas(self) -> list[str]:
         """The schemas of the tables."""
         return sorted({table.schema or self._expressions.schema for table in self.tables})
@@ -207,7 +213,7 @@ class RlsPlan:
 
     def table_up(self, table: Table) -> list[str]:
         """Return the statements for one table, which belong into one transaction."""
-        name, role = self.name(table), quoted(self.role)
+        name = self.name(table)
         guards = self.link_guards(table)
         triggers = {trigger: text for guard in guards for trigger, text in guard.creates(name).items()}
         made = [f"SET LOCAL lock_timeout = '{LOCK_TIMEOUT}'", *(guard.create_function() for guard in guards)]
@@ -220,26 +226,25 @@ class RlsPlan:
             made.append(drop_others("pg_policy", "polrelid", "polname", name, PREFIX, policies))
             made.append(switch_on(name))
         made += [
-            f"REVOKE ALL ON {name} FROM PUBLIC",
-            f"REVOKE TRUNCATE, REFERENCES, TRIGGER ON {name} FROM {role}",
-            *self._grants(table),
+            *grant_rights(name, self.role, self.rights(table)),
             grant_sequences(name, self.role),
         ]
         return made
 
-    def _grants(self, table: Table) -> list[str]:
+    def rights(self, table: Table) -> list[str]:
+        """Return the rights of the app's role on a table.
+
+        Args:
+            table: one of the plan's.
+        """
         deletes, kept = self.withheld(table)
-        name, role = self.name(table), quoted(self.role)
-        rights, revoked = ["SELECT", "INSERT"], []
-        if kept:
-            columns = ", ".join(quoted(one.name) for one in table.columns if one.name not in kept)
-            revoked.append("UPDATE")
-            rights += [f"UPDATE ({columns})"] if columns else []
-        else:
-            rights.append("UPDATE")
-        (revoked if deletes else rights).append("DELETE")
-        taken = [f"REVOKE {', '.join(revoked)} ON {name} FROM {role}"] if revoked else []
-        return [*taken, f"GRANT {', '.join(rights)} ON {name} TO {role}"]
+        found = ["SELECT", "INSERT"]
+        columns = [quoted(one.name) for one in table.columns if one.name not in kept]
+        if not kept:
+            found.append("UPDATE")
+        elif columns:
+            found.append(f"UPDATE ({', '.join(columns)})")
+        return found if deletes else [*found, "DELETE"]
 
     def withheld(self, table: Table) -> tuple[bool, frozenset[str]]:
         """Return what the app's role may not do to a shared table, as foreign keys would carry it on to any tenant.

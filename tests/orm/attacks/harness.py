@@ -1,13 +1,14 @@
 """The verdict on an attack: a function that runs as tenant a against a database that holds tenant b's rows as well.
 
 B's rows are canaries: every text of theirs begins with ``B-CANARY``, and every number is 900,000 or more, so that they
-are the greatest of all. An attack has
-leaked if a canary, or a count that includes one, comes back or stands in the text of an error; or if afterwards a row of
-B's is changed, moved or gone, a row of A's stands in B, or a key of A's points to B's. It may be scoped or refused.
-What it changed is put back before the next one.
+are the greatest of all. An attack has leaked if a canary, or a count that includes one, comes back or stands in the
+text of an error; or if afterwards a row of B's is changed, moved or gone, a row of A's stands in B, or a key of A's
+points to B's. It may be scoped or refused, by the barrier or by the database, but not end in a fault of the barrier's
+own. What it changed is put back before the next one.
 """
 
 import json
+import traceback
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -15,6 +16,7 @@ from weakref import WeakKeyDictionary
 
 import pytest
 from sqlalchemy import Engine, create_engine, event, text
+from sqlalchemy.exc import DBAPIError
 from sqlalchemy.orm import Session
 from sqlalchemy.pool import StaticPool
 from sqlalchemy.schema import CreateSchema
@@ -178,6 +180,15 @@ def _is_canary(value: Any) -> bool:
         return CANARY in repr(value)
 
 
+def _is_a_fault(error: BaseException) -> bool:
+    """True if the barrier's own code failed, instead of refusing."""
+    if isinstance(error, DBAPIError):
+        return False
+    *_, (frame, _) = traceback.walk_tb(error.__traceback__)
+    name = str(frame.f_globals.get("__name__", ""))
+    return name.startswith("tenantguard.") or (error.__cause__ is not None and _is_a_fault(error.__cause__))
+
+
 def verdict(engine: Engine, attack: Attack, *, own: Any = None, keeper: Engine | None = None) -> str:
     """Run an attack and return ``"scoped"``, ``"refused"``, ``"leaked: ..."`` or ``"broken: ..."``.
 
@@ -201,9 +212,9 @@ def verdict(engine: Engine, attack: Attack, *, own: Any = None, keeper: Engine |
             db.commit()
         except TenantGuardError as error:
             outcome = "refused" if not _is_canary(str(error)) else f"leaked: {error}"
-        except Exception as error:  # noqa: BLE001 - any error refuses; what it says is looked at
+        except Exception as error:  # noqa: BLE001 - others refuse as well; what they say is looked at
             outcome = "refused" if CANARY not in str(error) else f"leaked: {error}"
-            outcome = f"{outcome} ({type(error).__name__})"
+            outcome = f"broken: {error!r}" if _is_a_fault(error) else f"{outcome} ({type(error).__name__})"
         finally:
             db.rollback()
     before, after = _seeded[keeper], snapshot(keeper)

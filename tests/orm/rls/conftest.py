@@ -1,7 +1,9 @@
 """A database with row-level security and the same rows of two tenants, seen through the bare driver."""
 
+import uuid
 from collections.abc import Iterator
 
+import psycopg
 import pytest
 
 from tests.orm.attacks.oddities import SIDE  # its tables belong to the same MetaData
@@ -39,6 +41,20 @@ def lab(postgres_module_url: str) -> Iterator[Lab]:
         with made.admin() as admin:
             admin.execute(ROWS)
         yield made
+
+
+@pytest.fixture(scope="module")
+def transaction_lab(postgres_server: str) -> Iterator[Lab]:
+    """Sealed for each transaction."""
+    name = f"test_{uuid.uuid4().hex}"
+    with psycopg.connect(postgres_server, autocommit=True) as admin:
+        admin.execute(f"CREATE DATABASE {name}")
+        url = postgres_server.replace("/postgres?", f"/{name}?")
+        with made_lab(url, Base.metadata, bound_to="transaction") as made:
+            with made.admin() as owner:
+                owner.execute(ROWS)
+            yield made
+        admin.execute(f"DROP DATABASE {name} WITH (FORCE)")
 
 
 @pytest.fixture

@@ -18,6 +18,10 @@ from tests.orm.attacks.world import Base
 from tests.orm.rls.conftest import ROWS
 from tests.orm.rls.lab import Lab, made_lab
 
+PROTECTED = [one.fullname for one in RlsPlan(Base.metadata, role="app").protected]
+LEAKY = "CREATE FUNCTION seen(text) RETURNS boolean LANGUAGE sql AS 'SELECT true'"
+TRIGGER = "CREATE FUNCTION touch() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN RETURN NEW; END'"
+
 
 @pytest.fixture(scope="module")
 def planted_lab(lab: Lab) -> Iterator[Lab]:
@@ -34,6 +38,7 @@ def found(
     lab: Lab, *faults: str, tenants: tuple[str, str] | None = None, plan: RlsPlan | None = None
 ) -> set[tuple[str, str]]:
     plan = plan or lab.plan
+    (guard,) = lab.plan.link_guards(Base.metadata.tables["documents"])
     engine = create_engine(lab.engine_of("psycopg", role="postgres"), poolclass=NullPool)
     with engine.connect() as connection:
         for fault in faults:
@@ -43,11 +48,17 @@ def found(
                     login=lab.login,
                     other=f"{lab.role}_other",
                     own=own(lab, Base.metadata.tables["documents"]),
+                    labels=own(lab, Base.metadata.tables["labels"]),
+                    link=f"tenantguard.{guard.function}",
+                    trigger=f'"{guard.names[1]}"',
                 ),
                 execution_options={"no_parameters": True},
             )
         findings = check_database(connection, plan, tenants=tenants)
-    return {(one.id, one.table.replace(lab.login, "{login}").replace(lab.role, "{app}")) for one in findings}
+    return {
+        (one.id, one.table.replace(lab.login, "{login}").replace(lab.role, "{app}").replace(guard.function, "{link}"))
+        for one in findings
+    }
 
 
 def own(lab: Lab, table: Table) -> str:
@@ -137,6 +148,118 @@ def test_what_was_applied_is_as_it_should_be(planted_lab: Lab) -> None:
                 "CREATE FUNCTION count_all() RETURNS bigint LANGUAGE sql SECURITY DEFINER AS 'SELECT count(*) FROM documents'"
             ],
             {("definer-function", "count_all()")},
+        ),
+        (["ALTER ROLE {login} REPLICATION"], {("powerful-role", "{login}")}),
+        (["GRANT pg_monitor TO {login}"], {("powerful-role", "{login}")}),
+        (["REVOKE USAGE ON SCHEMA tenantguard FROM {app}"], {("missing-rights", "tenantguard")}),
+        (["ALTER FUNCTION {link}() OWNER TO {app}"], {("owned-function", "tenantguard.{link}")}),
+        (["ALTER FUNCTION {link}() SECURITY DEFINER"], {("changed-link-check", "documents")}),
+        (["ALTER FUNCTION {link}() RESET ALL"], {("changed-link-check", "documents")}),
+        (
+            ["CREATE OR REPLACE TRIGGER {trigger} AFTER UPDATE ON documents FOR EACH ROW EXECUTE FUNCTION {link}()"],
+            {("changed-link-check", "documents")},
+        ),
+        (
+            [
+                "CREATE OR REPLACE TRIGGER {trigger} AFTER UPDATE ON documents FOR EACH ROW WHEN (false) EXECUTE FUNCTION {link}()"
+            ],
+            {("changed-link-check", "documents")},
+        ),
+        (
+            [
+                "CREATE OR REPLACE TRIGGER {trigger} AFTER UPDATE OF title ON documents FOR EACH ROW WHEN (OLD.folder_id IS DISTINCT FROM NEW.folder_id) EXECUTE FUNCTION {link}()"
+            ],
+            {("changed-link-check", "documents")},
+        ),
+        (["ALTER TABLE documents ENABLE ALWAYS TRIGGER {trigger}"], set()),
+        (
+            [LEAKY, "ALTER FUNCTION seen(text) LEAKPROOF"],
+            {("leakproof-function", "seen(text)")},
+        ),
+        (
+            [
+                LEAKY,
+                "ALTER FUNCTION seen(text) LEAKPROOF",
+                "REVOKE EXECUTE ON FUNCTION seen FROM PUBLIC",
+            ],
+            set(),
+        ),
+        (["CREATE PUBLICATION few FOR TABLE documents"], {("published-table", "documents")}),
+        (["CREATE PUBLICATION few FOR TABLE countries"], set()),
+        (
+            ["CREATE PUBLICATION every FOR ALL TABLES"],
+            {("published-table", f'"{one}"' if " " in one else one) for one in PROTECTED},
+        ),
+        ([TRIGGER, "CREATE TRIGGER t BEFORE INSERT ON documents FOR EACH ROW EXECUTE FUNCTION touch()"], set()),
+        (
+            [
+                TRIGGER,
+                "ALTER FUNCTION touch() SECURITY DEFINER",
+                "CREATE TRIGGER t BEFORE INSERT ON documents FOR EACH ROW EXECUTE FUNCTION touch()",
+            ],
+            {("definer-trigger", "documents")},
+        ),
+        (
+            [
+                TRIGGER,
+                "ALTER FUNCTION touch() OWNER TO {app}",
+                "CREATE TRIGGER t BEFORE INSERT ON countries FOR EACH ROW EXECUTE FUNCTION touch()",
+            ],
+            {("owned-trigger", "countries")},
+        ),
+        (["CREATE RULE r AS ON DELETE TO documents DO ALSO SELECT 1"], {("table-rule", "documents")}),
+        (
+            ["ALTER TABLE documents DISABLE TRIGGER ALL"],
+            {("changed-link-check", "documents")}
+            | {("unenforced-foreign-key", one) for one in ("comments", "document_labels", "documents", "reports")},
+        ),
+        (
+            ["ALTER TABLE documents ADD FOREIGN KEY (size) REFERENCES folders NOT VALID"],
+            {("unenforced-foreign-key", "documents")},
+        ),
+        (["GRANT SELECT ON SEQUENCE documents_id_seq TO {app}"], {("open-sequence", "documents_id_seq")}),
+        (["GRANT UPDATE ON SEQUENCE documents_id_seq TO PUBLIC"], {("open-sequence", "documents_id_seq")}),
+        (["ALTER TABLE notes SET UNLOGGED"], {("unlogged-table", "notes")}),
+        (["ALTER TABLE tenantguard.seal_keys SET UNLOGGED"], {("unlogged-table", "tenantguard.seal_keys")}),
+        (["SELECT lo_create(4711)", "GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC"], {("large-objects", "{app}")}),
+        (["SELECT lo_create(4711)"], set()),
+        (["CREATE UNIQUE INDEX mine ON documents (title)"], {("unique-without-tenant", "documents")}),
+        (["CREATE UNIQUE INDEX mine ON documents (lower(title))"], {("unique-without-tenant", "documents")}),
+        (["CREATE UNIQUE INDEX mine ON comments (text)"], {("unique-without-tenant", "comments")}),
+        (["CREATE UNIQUE INDEX mine ON comments (text, document_id)"], set()),
+        (["CREATE UNIQUE INDEX mine ON documents (title, tenant_id)"], set()),
+        (
+            ["CREATE UNIQUE INDEX mine ON documents (title) INCLUDE (tenant_id)"],
+            {("unique-without-tenant", "documents")},
+        ),
+        (["DROP INDEX ix_documents_tenant_id"], {("missing-index", "documents")}),
+        (
+            ["UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'ix_documents_tenant_id'::regclass"],
+            {("missing-index", "documents")},
+        ),
+        (
+            ["DROP INDEX ix_documents_tenant_id", "CREATE INDEX other ON documents (tenant_id, title)"],
+            set(),
+        ),
+        (
+            ["DROP POLICY {labels} ON labels", "ALTER TABLE labels ALTER tenant_id TYPE char(128)"],
+            {("missing-policy", "labels"), ("changed-key-type", "labels")},
+        ),
+        (
+            ["DROP POLICY {labels} ON labels", "ALTER TABLE labels ALTER tenant_id TYPE text"],
+            {("missing-policy", "labels")},
+        ),
+        (["ALTER ROLE {login} SET tenantguard.tenant = 'a'"], {("preset-setting", "{login}")}),
+        (["ALTER ROLE {app} SET session_replication_role = replica"], {("preset-setting", "{app}")}),
+        (["ALTER ROLE {other} SET tenantguard.tenant = 'a'"], set()),
+        (["SET tenantguard.tenant = 'a'"], {("preset-setting", "the server")}),
+        (
+            ["GRANT SET ON PARAMETER session_replication_role TO {app}"],
+            {("may-skip-triggers", "{app}")},
+        ),
+        (
+            ["DROP TABLE reports", "CREATE VIEW reports WITH (security_invoker) AS SELECT 1 AS id"],
+            {("unprotectable-table", "reports")},
         ),
     ],
     ids=lambda value: "; ".join(value) if isinstance(value, list) else "",

@@ -86,7 +86,7 @@ async def test_a_task_that_is_cancelled_at_any_step_leaves_its_tenant_to_nobody(
 
 @pytest.mark.anyio
 async def test_an_exhausted_pool_refuses_and_crosses_nobody(entries: Lab) -> None:
-    engine = entries.async_engine("asyncpg", pool_size=2, max_overflow=0, pool_timeout=0.05)
+    engine = entries.async_engine("asyncpg", pool_size=2, max_overflow=0, pool_timeout=0.3)
     outcomes = {"seen": 0, "refused": 0}
 
     async def work(number: int) -> None:
@@ -95,7 +95,7 @@ async def test_an_exhausted_pool_refuses_and_crosses_nobody(entries: Lab) -> Non
             try:
                 async with engine.connect() as connection:
                     assert tuple((await connection.execute(SEEN)).one()) == (tenant, tenant, 3)
-                    await asyncio.sleep(0.02)
+                    await asyncio.sleep(0.04)
                     outcomes["seen"] += 1
             except PoolTimeout:
                 outcomes["refused"] += 1

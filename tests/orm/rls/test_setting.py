@@ -8,7 +8,9 @@ import gc
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
+import psycopg
 import pytest
+from psycopg import generators
 from sqlalchemy import Connection, Engine, create_engine, select, text
 from sqlalchemy.exc import DBAPIError, OperationalError
 from sqlalchemy.ext.asyncio import AsyncConnection, AsyncEngine
@@ -31,16 +33,23 @@ def anyio_backend() -> str:
     return "asyncio"
 
 
-@pytest.fixture(params=["psycopg", "psycopg2"])
-def engine(request: pytest.FixtureRequest, lab: Lab) -> Iterator[Engine]:
-    made = lab.engine(request.param, pool_size=1, max_overflow=0)
+@pytest.fixture(params=["psycopg", "psycopg for a transaction", "psycopg2 for a transaction"])
+def engine_lab(request: pytest.FixtureRequest) -> Lab:
+    return request.getfixturevalue("transaction_lab" if "transaction" in request.param else "lab")
+
+
+@pytest.fixture
+def engine(request: pytest.FixtureRequest, engine_lab: Lab) -> Iterator[Engine]:
+    driver = request.node.callspec.params["engine_lab"].partition(" ")[0]
+    made = engine_lab.engine(driver, pool_size=1, max_overflow=0)
     yield made
     made.dispose()
 
 
-@pytest.fixture(params=["psycopg", "asyncpg"])
-async def async_engine(request: pytest.FixtureRequest, lab: Lab) -> AsyncIterator[AsyncEngine]:
-    made = lab.async_engine(request.param, pool_size=2, max_overflow=0)
+@pytest.fixture(params=["psycopg", "asyncpg", "psycopg for a transaction", "asyncpg for a transaction"])
+async def async_engine(request: pytest.FixtureRequest) -> AsyncIterator[AsyncEngine]:
+    lab = request.getfixturevalue("transaction_lab" if "transaction" in request.param else "lab")
+    made = lab.async_engine(request.param.partition(" ")[0], pool_size=2, max_overflow=0)
     yield made
     await made.dispose()
 
@@ -210,15 +219,60 @@ def test_the_setting_costs_no_round_trip(lab: Lab, tmp_path: Path) -> None:
             pgconn.untrace()
         trips[name] = (tmp_path / name).read_text().count("ReadyForQuery")
         engine.dispose()
-    assert "BEGIN; SET LOCAL tenantguard.tenant" in (tmp_path / "with").read_text()
+    assert "set_config('tenantguard.tenant', $1, true)" in (tmp_path / "with").read_text()
     assert trips == {"with": 3, "without": 3}
 
 
-def test_a_connection_that_the_server_has_closed_is_replaced(engine: Engine, lab: Lab) -> None:
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.anyio
+async def test_a_seal_that_is_good_for_more_than_its_transaction_is_shown_to_no_other_session(
+    lab: Lab, driver: str
+) -> None:
+    """PostgreSQL shows all sessions of a role what the others ran last."""
+    engine = lab.async_engine(driver)
+    with bind(A):
+        async with engine.connect() as connection:
+            await connection.begin_nested()  # after the setting, and before any statement of the app's
+            with lab.app("b") as other:
+                shown = other.execute("SELECT query FROM pg_stat_activity WHERE usename = %s", [lab.login]).fetchall()
+    await engine.dispose()
+    assert len(shown) == 2
+    assert lab.seal.key_id not in repr(shown)
+
+
+def test_a_driver_that_would_show_such_a_seal_is_refused(lab: Lab) -> None:
+    with pytest.raises(ConfigurationError, match="the seal stands in the text"):
+        lab.engine("psycopg2")
+
+
+class Interrupted(BaseException):
+    """Raised while the answer to the setting is waited for, as KeyboardInterrupt is."""
+
+
+def test_a_connection_whose_answer_was_not_read_is_nobodys_next(lab: Lab, monkeypatch: pytest.MonkeyPatch) -> None:
+    engine = lab.engine("psycopg", pool_size=1, max_overflow=0)
     with bind(A), engine.connect() as connection:
         assert raw(connection) == OF["a"]
-    with lab.admin() as admin:
-        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [lab.login])
+        connection.commit()
+        with monkeypatch.context() as patch:
+            patch.setattr(generators, "fetch_many", interrupting)
+            with pytest.raises(Interrupted):
+                connection.execute(select(Document))
+    with bind(B), engine.connect() as connection:
+        assert raw(connection) == OF["b"]
+    engine.dispose()
+
+
+def interrupting(_: object) -> Iterator[object]:
+    raise Interrupted
+    yield
+
+
+def test_a_connection_that_the_server_has_closed_is_replaced(engine: Engine, engine_lab: Lab) -> None:
+    with bind(A), engine.connect() as connection:
+        assert raw(connection) == OF["a"]
+    with engine_lab.admin() as admin:
+        admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [engine_lab.login])
     with bind(A), engine.connect() as connection:
         with pytest.raises(OperationalError) as caught:
             connection.execute(select(Document))
@@ -281,13 +335,14 @@ async def test_isolation_levels_hold_over_an_asynchronous_driver(async_engine: A
 
 @pytest.mark.anyio
 async def test_a_connection_that_the_server_has_closed_is_replaced_over_an_asynchronous_driver(
-    async_engine: AsyncEngine, lab: Lab
+    async_engine: AsyncEngine, postgres_server: str
 ) -> None:
     with bind(A):
         async with async_engine.connect() as connection:
             await raw_async(connection)
-        with lab.admin() as admin:
-            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [lab.login])
+        with psycopg.connect(postgres_server, autocommit=True) as admin:
+            login = async_engine.url.username
+            admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [login])
         await asyncio.sleep(0.05)
         with pytest.raises(DBAPIError) as caught:
             async with async_engine.connect() as connection:

@@ -1,0 +1,186 @@
+"""Where Celery is taken hold of: one function that sends every message, and two signals around every task.
+
+Celery sends tasks, retries, chains, callbacks and scheduled entries by `app.amqp.send_task_message`: there the capsule
+goes into the message's headers. In the worker the capsule is opened before the task and its identity stays bound until
+callbacks and the rest of a chain have been sent. Celery swallows errors of signals, so a task runs only if the signal
+left its verdict on the request; without one it is refused.
+"""
+
+import logging
+from collections.abc import Callable
+from typing import Any, Final
+
+from celery import Celery, Task, signals, states
+from celery.exceptions import Ignore
+from kombu.entity import Queue
+from kombu.utils import json as kombu_json
+
+from tenantguard.binding import Binding, enter_binding, leave_binding, raw_binding
+from tenantguard.context import bind
+from tenantguard.errors import ConfigurationError, JobRefused
+from tenantguard.jobs import DeadLetter, Jobs, arguments_hash
+
+__all__ = ["install"]
+
+logger = logging.getLogger("tenantguard.jobs")
+
+HEADER: Final = "tenantguard_capsule"
+_VERDICT: Final = "_tenantguard_verdict"
+_OWN: Final = "_tenantguard_jobs"
+
+
+def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantguard.dead_letters") -> Celery:
+    """Guard every task of a Celery app, and return the app. Call it in producers, workers and beat alike.
+
+    A task that was enqueued while an identity was bound runs in its tenant, with the scopes that were declared by
+    ``jobs.declare(task_name, scopes=...)``. A task that may not run is not run: its result is the `JobRefused`, and it
+    is copied to the dead letters with the reason.
+
+    Args:
+        app: the app.
+        jobs: seals and opens capsules.
+        dead_letter_queue: the queue for jobs that were refused, with the reason among the headers; ``None`` for none.
+
+    Raises:
+        ConfigurationError: the app is guarded already, or the message protocol is 1, which has no headers.
+    """
+    if getattr(app, _OWN, None) is not None:
+        raise ConfigurationError("The Celery app is guarded already.", mend="Call install() once for each app.")
+    if app.conf.task_protocol == 1:
+        raise ConfigurationError("Celery's message protocol 1 has no headers.", mend="Use task_protocol=2.")
+    setattr(app, _OWN, jobs)
+    for housekeeping in ("celery.backend_cleanup",):
+        jobs.leave_unguarded(housekeeping, "Celery's own housekeeping, which looks at no row of a tenant")
+    app.amqp.send_task_message = _sealing(app, jobs, app.amqp.send_task_message)
+    app.on_after_finalize.connect(_guard_tasks, weak=False)
+    if app.finalized:
+        _guard_tasks(app)
+    if jobs.dead_letter is None and dead_letter_queue is not None:
+        jobs.dead_letter = _sender_of_dead_letters(app, dead_letter_queue)
+    _connect_signals()
+    return app
+
+
+# --- sending ------------------------------------------------------------------------------------------------
+
+
+def _sealing(app: Celery, jobs: Jobs, send: Callable[..., Any]) -> Callable[..., Any]:
+    def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
+        args, kwargs, embed = message.body
+        digest = _digest(message.headers["id"], args, kwargs, embed)
+        capsule = jobs.capsule(name, queue=_queue_of(app, options), arguments=digest)
+        for headers in (message.headers, options.get("headers")):
+            if headers is not None:  # a retry brings the headers of the message before
+                headers.pop(HEADER, None)
+        if capsule is not None:
+            message.headers[HEADER] = capsule
+        return send(producer, name, message, **options)
+
+    return send_task_message
+
+
+def _queue_of(app: Celery, options: dict[str, Any]) -> str:
+    """Return the routing key that the worker will see, as Celery itself finds it."""
+    queue, exchange, key = options.get("queue"), options.get("exchange"), options.get("routing_key")
+    if queue is None and exchange is None:
+        queue = app.amqp.default_queue
+    name = queue if isinstance(queue, str) else getattr(queue, "name", None)
+    declared = app.amqp.queues[queue] if isinstance(queue, str) else queue
+    kind = options.get("exchange_type") or getattr(getattr(declared, "exchange", None), "type", "direct")
+    if (not exchange or not key) and kind == "direct":
+        return str(name)
+    return str(key or getattr(declared, "routing_key", None) or app.conf.task_default_routing_key)
+
+
+def _digest(task_id: str, args: Any, kwargs: Any, embed: Any) -> str:
+    """Bind a capsule to its message: its id, its arguments, and what is to be sent after it."""
+    after = [(embed or {}).get(name) or None for name in ("callbacks", "errbacks", "chain", "chord")]
+    return arguments_hash(str(kombu_json.dumps([task_id, args, kwargs, after])).encode())  # type: ignore[no-untyped-call]
+
+
+# --- running ------------------------------------------------------------------------------------------------
+
+
+def _connect_signals() -> None:
+    signals.task_prerun.connect(_before, weak=False, dispatch_uid="tenantguard")
+    signals.task_postrun.connect(_after, weak=False, dispatch_uid="tenantguard")
+
+
+def _before(task: Task, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
+    jobs: Jobs | None = getattr(task.app, _OWN, None)
+    if jobs is None:
+        return
+    request = task.request
+    text = request.get(HEADER)
+    if text is None and raw_binding() is not None:
+        setattr(request, _VERDICT, True)  # run in this process, by code that has somebody bound: `task.apply()`
+        return
+    queue = str((request.delivery_info or {}).get("routing_key") or "")
+    after = {name: getattr(request, name, None) for name in ("callbacks", "errbacks", "chain", "chord")}
+    try:
+        digest = _digest(task_id, args, kwargs, after)
+        block = jobs.binding_of(jobs.open_blocking(text, task=task.name, queue=queue, arguments=digest))
+    except Exception as fault:  # noqa: BLE001 - Celery would swallow it, and nobody would learn why nothing ran
+        refused = fault if isinstance(fault, JobRefused) else _failed(fault)
+        setattr(request, _VERDICT, refused)
+        jobs.bury(refused, task.name, queue, task_id)
+        return
+    setattr(request, _VERDICT, True if block is None else enter_binding(_binding_in(block)))
+
+
+def _failed(fault: Exception) -> JobRefused:
+    logger.error("A capsule could not be looked at.", exc_info=fault)
+    return JobRefused(f"Whether the job may run can't be known now ({type(fault).__name__}).", reason="unavailable")
+
+
+def _binding_in(block: bind) -> Binding:
+    return block._binding()  # noqa: SLF001 - entered and left in two functions of one task, so not as a block
+
+
+def _after(task: Task, **_: Any) -> None:
+    verdict = getattr(task.request, _VERDICT, None)
+    if verdict is not None and not isinstance(verdict, bool | JobRefused):
+        leave_binding(verdict)
+        setattr(task.request, _VERDICT, None)
+
+
+def _guard_tasks(sender: Celery, **_: Any) -> None:
+    for task in sender.tasks.values():
+        _guard(type(task))
+    _guard(sender.Task)
+
+
+def _guard(kind: type) -> None:
+    if "__tenantguard__" in vars(kind):
+        return
+    call = kind.__call__
+
+    def guarded(self: Task, *args: Any, **kwargs: Any) -> Any:
+        request = self.request
+        if getattr(self.app, _OWN, None) is not None and not request.called_directly:
+            verdict = getattr(request, _VERDICT, None)
+            if verdict is None or isinstance(verdict, JobRefused):
+                _refuse(self, verdict or JobRefused("The capsule was not looked at.", reason="missing"))
+        return call(self, *args, **kwargs)
+
+    guarded.__tenantguard__ = True  # type: ignore[attr-defined]
+    if not hasattr(call, "__tenantguard__"):
+        kind.__call__ = guarded  # type: ignore[method-assign]
+    kind.__tenantguard__ = True  # type: ignore[attr-defined]
+
+
+def _refuse(task: Task, refused: JobRefused) -> None:
+    """End a task that may not run: its result tells why, and nothing that was to follow it is sent."""
+    if not task.ignore_result:
+        task.backend.store_result(task.request.id, refused, states.FAILURE, request=task.request)
+    raise Ignore(str(refused))
+
+
+def _sender_of_dead_letters(app: Celery, queue: str) -> Callable[[DeadLetter], None]:
+    waiting: Any = Queue(queue)  # type: ignore[no-untyped-call]
+
+    def send(letter: DeadLetter) -> None:
+        with app.producer_or_acquire() as producer:
+            producer.publish(letter._asdict(), routing_key=queue, declare=[waiting], serializer="json", retry=True)
+
+    return send

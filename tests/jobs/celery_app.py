@@ -1,0 +1,55 @@
+"""A Celery app as a user writes it, for producers and for the worker in a process of its own."""
+
+import time
+from typing import Any
+
+from celery import Celery
+from tenantguard_celery import install
+
+from tests.jobs.settings import make_jobs, note, redis_url
+
+__all__ = ["make_app"]
+
+
+def make_app(broker: int) -> Celery:
+    """Return the app with its broker in one of Redis's databases."""
+    app = Celery("tests", broker=redis_url(broker), backend=redis_url(2), set_as_current=False)
+    app.conf.update(worker_prefetch_multiplier=1, broker_connection_retry_on_startup=True, task_acks_late=True)
+    app.conf.beat_schedule = {"nightly": {"task": "celery.nightly", "schedule": 0.3, "args": ["beat"]}}
+    install(app, make_jobs("celery"))
+
+    @app.task(name="celery.report", shared=False)
+    def report(word: str, *_: Any, **__: Any) -> str:
+        return note(word)
+
+    @app.task(name="celery.nested", shared=False)
+    def nested(word: str) -> str:
+        note(word)
+        report.delay(f"{word}-inner")
+        return word
+
+    @app.task(name="celery.undeclared", shared=False)
+    def undeclared(word: str) -> str:
+        return note(word)
+
+    @app.task(name="celery.short", shared=False)
+    def short(word: str) -> str:
+        return note(word)
+
+    @app.task(name="celery.nightly", shared=False)
+    def nightly(word: str) -> str:
+        return note(word)
+
+    @app.task(name="celery.failing", shared=False, bind=True, max_retries=2)
+    def failing(self: Any, word: str) -> str:
+        note(word)
+        if self.request.retries < 2:
+            raise self.retry(countdown=0)
+        return word
+
+    @app.task(name="celery.leaking", shared=False)
+    def leaking(word: str) -> str:
+        time.sleep(0)
+        return note(word)
+
+    return app

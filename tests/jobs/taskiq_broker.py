@@ -1,0 +1,60 @@
+"""A taskiq broker as a user writes it, for producers and for the worker in a process of its own."""
+
+import json
+from typing import Any
+
+import redis
+from taskiq import InMemoryBroker
+from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
+from tenantguard_taskiq import JobsMiddleware
+
+from tenantguard.jobs import DeadLetter
+from tests.jobs.settings import make_jobs, note, redis_url
+
+__all__ = ["add_tasks", "make_broker", "make_in_memory_broker"]
+
+
+def bury(letter: DeadLetter) -> None:
+    with redis.Redis.from_url(redis_url()) as connection:
+        connection.rpush("taskiq.dead_letters", json.dumps(letter._asdict()))
+
+
+def make_broker(database: int) -> Any:
+    """Return the broker in one of Redis's databases."""
+    results: RedisAsyncResultBackend[Any] = RedisAsyncResultBackend(redis_url(2))
+    broker = ListQueueBroker(redis_url(database), queue_name="taskiq").with_result_backend(results)
+    return add_tasks(broker.with_middlewares(JobsMiddleware(make_jobs("taskiq", dead_letter=bury))))
+
+
+def make_in_memory_broker() -> Any:
+    return add_tasks(InMemoryBroker(await_inplace=True).with_middlewares(JobsMiddleware(make_jobs("taskiq"))))
+
+
+def add_tasks(broker: Any) -> Any:
+    @broker.task("taskiq.report")
+    async def report(word: str, created: str | None = None) -> str:
+        return note(word)
+
+    @broker.task("taskiq.nested")
+    def nested(word: str) -> str:
+        return note(word)
+
+    @broker.task("taskiq.undeclared")
+    async def undeclared(word: str) -> str:
+        return note(word)
+
+    @broker.task("taskiq.starts_another")
+    async def starts_another(word: str) -> str:
+        note(word)
+        await report.kiq(f"{word}-inner")
+        return word
+
+    @broker.task("taskiq.short")
+    async def short(word: str) -> str:
+        return note(word)
+
+    @broker.task("taskiq.nightly")
+    async def nightly(word: str) -> str:
+        return note(word)
+
+    return broker

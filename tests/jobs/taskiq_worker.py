@@ -1,0 +1,19 @@
+"""What the worker and the scheduler run: ``taskiq worker tests.jobs.taskiq_worker:broker``."""
+
+from datetime import UTC, datetime, timedelta
+
+from taskiq import TaskiqScheduler
+from taskiq.schedule_sources import LabelScheduleSource
+
+from tests.jobs.settings import note
+from tests.jobs.taskiq_broker import make_broker
+
+__all__ = ["broker", "scheduler"]
+
+broker = make_broker(0)
+scheduler = TaskiqScheduler(broker, [LabelScheduleSource(broker)])
+
+
+@broker.task("taskiq.scheduled", schedule=[{"time": datetime.now(UTC) + timedelta(seconds=1), "args": ["scheduled"]}])
+async def scheduled(word: str) -> str:
+    return note(word)

@@ -1,0 +1,388 @@
+"""Celery with a real broker (Redis) and a real worker in a process of its own.
+
+Messages are first sent to a database of Redis where no worker listens. There a test can hold them back and change them,
+as somebody who can write to the queue would, and then hand them to the worker.
+"""
+
+import base64
+import json
+import os
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+import redis
+from celery import chain, group
+
+from tenantguard import RevocationKind, service_identity, system
+from tenantguard.binding import Credential
+from tenantguard.context import bind
+from tenantguard.errors import ConfigurationError, NotBound
+from tenantguard.identity import Actor, ActorType, Identity, Tenant
+
+ROOT = Path(__file__).parents[2]
+WAITING = 3
+"""The database of the broker that no worker listens to."""
+
+
+@pytest.fixture(scope="module")
+def url(redis_url):
+    os.environ["TENANTGUARD_TEST_REDIS"] = redis_url
+    yield redis_url
+    del os.environ["TENANTGUARD_TEST_REDIS"]
+
+
+def start(*arguments, url, log):
+    return subprocess.Popen(
+        [sys.executable, "-W", "ignore", "-m", "celery", "-A", "tests.jobs.celery_worker", *arguments],
+        cwd=ROOT,
+        env=os.environ | {"TENANTGUARD_TEST_REDIS": url},
+        stdout=log,
+        stderr=log,
+    )
+
+
+@pytest.fixture(scope="module")
+def worker(url, tmp_path_factory):
+    path = tmp_path_factory.mktemp("celery") / "log"
+    with path.open("wb") as log:
+        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
+        process = start("worker", "--pool=prefork", "--concurrency=2", "--loglevel=INFO", *quiet, url=url, log=log)
+        try:
+            deadline = time.monotonic() + 60
+            while b" ready." not in path.read_bytes():
+                assert process.poll() is None, path.read_text()
+                assert time.monotonic() < deadline, path.read_text()
+                time.sleep(0.1)
+            yield path
+        finally:
+            process.terminate()
+            process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def app(url):
+    from tests.jobs.celery_app import make_app
+
+    made = make_app(WAITING)
+    yield made
+    made.close()
+
+
+@pytest.fixture
+def connection(url):
+    with redis.Redis.from_url(url) as opened:
+        yield opened
+
+
+@pytest.fixture
+def queue(url, worker, app, connection):
+    """Hands messages from the database where they wait to the worker."""
+
+    class Queue:
+        def take(self):
+            with redis.Redis.from_url(url.rsplit("/", 1)[0] + f"/{WAITING}") as waiting:
+                raw = waiting.rpop("celery")
+            assert raw is not None, "nothing was sent"
+            return json.loads(raw)
+
+        def give(self, message, queue="celery"):
+            message["properties"]["delivery_info"]["routing_key"] = queue
+            connection.lpush("celery", json.dumps(message))
+
+        def pass_on(self):
+            message = self.take()
+            self.give(message)
+            return message["headers"]["id"]
+
+    with redis.Redis.from_url(url.rsplit("/", 1)[0] + f"/{WAITING}") as waiting:
+        waiting.flushdb()
+    return Queue()
+
+
+def caller(subject="alice", tenant="acme", **changes):
+    person = Actor(subject, ActorType.HUMAN, "https://login.example.com")
+    fields = {
+        "subject": person,
+        "actor": person,
+        "tenant": Tenant(tenant),
+        "scopes": frozenset({"documents:read", "documents:write", "billing:read"}),
+        "issuer": "https://login.example.com",
+        "issued_at": int(time.time()),
+    }
+    return Identity(**(fields | changes))
+
+
+def noted(connection, word, count=1, seconds=15):
+    deadline = time.monotonic() + seconds
+    while connection.llen(f"noted:{word}") < count:
+        assert time.monotonic() < deadline, f"{word} was not run"
+        time.sleep(0.02)
+    return [json.loads(line) for line in connection.lrange(f"noted:{word}", 0, -1)]
+
+
+def refusal(app, connection, task_id, word):
+    """Return why a task was refused, as its result and as the dead letter tell it."""
+    deadline = time.monotonic() + 15
+    while True:
+        for raw in connection.lrange("tenantguard.dead_letters", 0, -1):
+            letter = json.loads(base64.b64decode(json.loads(raw)["body"]))
+            if letter["task_id"] == task_id:
+                break
+        else:
+            assert time.monotonic() < deadline, "no dead letter came"
+            time.sleep(0.02)
+            continue
+        break
+    assert connection.llen(f"noted:{word}") == 0, "it must not have run"
+    result = app.AsyncResult(task_id)
+    while not result.ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert result.state == "FAILURE"
+    assert type(result.result).__name__ == "JobRefused"
+    assert str(result.result) == letter["message"]
+    return letter["reason"]
+
+
+# --- as whom it runs ----------------------------------------------------------------------------------------
+
+
+def test_a_task_runs_in_the_tenant_of_whoever_enqueued_it_narrowed_to_what_was_declared(app, queue, connection):
+    agent = Actor("copilot", ActorType.AGENT, "https://login.example.com", model="m1")
+    for subject, tenant, actor in (("alice", "acme", agent), ("bob", "globex", None)):
+        with bind(caller(subject, tenant, **({"actor": actor} if actor else {})), Credential("raw-token")):
+            app.tasks["celery.report"].delay(f"plain-{tenant}", created="2026-01-01")
+        message = queue.take()
+        assert "raw-token" not in json.dumps(message)
+        queue.give(message)
+    (acme,), (globex,) = noted(connection, "plain-acme"), noted(connection, "plain-globex")
+    assert (acme["tenant"], acme["scopes"], acme["token"]) == ("acme", ["documents:read"], False)
+    assert acme["chain"] == ["worker:service", "copilot:agent", "alice:human"]
+    assert (globex["tenant"], globex["chain"]) == ("globex", ["worker:service", "bob:human"])
+
+
+def test_a_task_that_was_not_declared_runs_without_any_scope(app, queue, connection):
+    with bind(caller()):
+        app.tasks["celery.undeclared"].delay("undeclared")
+    queue.pass_on()
+    (line,) = noted(connection, "undeclared")
+    assert (line["tenant"], line["scopes"]) == ("acme", [])
+
+
+def test_tasks_of_two_tenants_in_one_worker_process_leave_nothing_to_each_other(app, queue, connection):
+    for number in range(20):
+        with bind(caller(f"user{number}", f"tenant{number % 3}")):
+            app.tasks["celery.report"].delay(f"mixed-{number}")
+        queue.pass_on()
+    for number in range(20):
+        (line,) = noted(connection, f"mixed-{number}")
+        assert (line["tenant"], line["chain"][-1]) == (f"tenant{number % 3}", f"user{number}:human")
+
+
+def test_what_follows_a_task_runs_for_the_same_caller(app, queue, connection):
+    """Chains, groups, callbacks, retries, and tasks that a task starts: the worker sends them, with nobody's token."""
+    report = app.tasks["celery.report"]
+    with bind(caller()):
+        chain(report.s("chain-1"), report.si("chain-2"), report.si("chain-3")).delay()
+        queue.pass_on()
+        report.apply_async(("callback-1",), link=report.si("callback-2"))
+        queue.pass_on()
+        group(report.s("group-1"), report.s("group-2")).delay()
+        queue.pass_on()
+        queue.pass_on()
+        app.tasks["celery.nested"].delay("nested")
+        queue.pass_on()
+        app.tasks["celery.failing"].delay("retried")
+        queue.pass_on()
+    for word in ("chain-1", "chain-2", "chain-3", "callback-1", "callback-2", "group-1", "group-2", "nested-inner"):
+        (line,) = noted(connection, word)
+        assert (line["tenant"], line["chain"]) == ("acme", ["worker:service", "alice:human"]), word
+        assert line["scopes"] == ["documents:read"], word
+    assert [line["tenant"] for line in noted(connection, "retried", 3)] == ["acme"] * 3
+
+
+def test_a_task_is_not_enqueued_with_nobody_bound(app, queue):
+    with pytest.raises(NotBound, match="runs_as"):
+        app.tasks["celery.report"].delay("nobody")
+    with bind(caller()), system("nightly run"), pytest.raises(NotBound):
+        app.send_task("celery.report", ("nobody",))
+
+
+def test_scheduled_work_runs_as_the_declared_service(url, app, queue, connection, tmp_path):
+    with (tmp_path / "log").open("wb") as log:
+        beat = start("beat", "--schedule", str(tmp_path / "schedule"), "--max-interval", "1", url=url, log=log)
+        try:
+            line = noted(connection, "beat", 2, seconds=40)[0]
+        finally:
+            beat.terminate()
+            beat.wait(30)
+    assert (line["tenant"], line["chain"], line["scopes"]) == ("globex", ["invoice-run:service"], ["invoices:write"])
+
+
+def test_a_service_may_start_work_for_each_tenant_by_hand(app, queue, connection):
+    for tenant in ("acme", "globex"):
+        with bind(service_identity("cron", tenant=tenant, scopes={"documents:read"})):
+            app.tasks["celery.report"].delay(f"cron-{tenant}")
+        queue.pass_on()
+        (line,) = noted(connection, f"cron-{tenant}")
+        assert (line["tenant"], line["chain"]) == (tenant, ["worker:service", "cron:service"])
+
+
+# --- what is refused ----------------------------------------------------------------------------------------
+
+
+def held_back(app, queue, word, task="celery.report", **changes):
+    with bind(caller(**changes)):
+        app.tasks[task].delay(word)
+    message = queue.take()
+    return message, message["headers"]["id"]
+
+
+def body_of(message):
+    return json.loads(base64.b64decode(message["body"]))
+
+
+def set_body(message, body):
+    message["body"] = base64.b64encode(json.dumps(body).encode()).decode()
+
+
+def test_a_message_without_a_capsule_is_refused(app, queue, connection):
+    message, task_id = held_back(app, queue, "stripped")
+    del message["headers"]["tenantguard_capsule"]
+    queue.give(message)
+    assert refusal(app, connection, task_id, "stripped") == "missing"
+
+
+@pytest.mark.parametrize("called_directly", [True, False])
+def test_a_message_that_claims_to_be_run_in_process_is_refused(app, queue, connection, called_directly):
+    word = f"eager-{called_directly}"
+    message, task_id = held_back(app, queue, word)
+    del message["headers"]["tenantguard_capsule"]
+    message["headers"] |= {"called_directly": called_directly, "is_eager": True, "_tenantguard_verdict": True}
+    queue.give(message)
+    assert refusal(app, connection, task_id, word) == "missing"
+
+
+def test_a_capsule_that_was_changed_is_refused(app, queue, connection):
+    message, task_id = held_back(app, queue, "changed")
+    head, payload, signature = message["headers"]["tenantguard_capsule"].split(".")
+    claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
+    claims |= {"tenant_id": "globex"}
+    payload = base64.urlsafe_b64encode(json.dumps(claims, separators=(",", ":")).encode()).decode().rstrip("=")
+    message["headers"]["tenantguard_capsule"] = ".".join((head, payload, signature))
+    queue.give(message)
+    assert refusal(app, connection, task_id, "changed") == "forged"
+
+
+def test_a_capsule_can_not_be_put_on_other_arguments(app, queue, connection):
+    message, task_id = held_back(app, queue, "mine")
+    _, kwargs, embed = body_of(message)
+    set_body(message, [["theirs"], kwargs, embed])
+    queue.give(message)
+    assert refusal(app, connection, task_id, "theirs") == "arguments"
+
+
+def test_nothing_can_be_added_that_is_to_run_after_a_task(app, queue, connection):
+    report = app.tasks["celery.report"]
+    for name, value in (
+        ("chain", [dict(report.si("planted"))]),
+        ("callbacks", [dict(report.si("planted"))]),
+        ("errbacks", [dict(report.si("planted"))]),
+    ):
+        message, task_id = held_back(app, queue, f"before-{name}")
+        args, kwargs, embed = body_of(message)
+        set_body(message, [args, kwargs, embed | {name: value}])
+        queue.give(message)
+        assert refusal(app, connection, task_id, f"before-{name}") == "arguments"
+    assert connection.llen("noted:planted") == 0
+
+
+def test_a_capsule_can_not_be_put_on_another_task_or_queue(app, queue, connection):
+    message, task_id = held_back(app, queue, "other-task")
+    message["headers"]["task"] = "celery.nested"
+    queue.give(message)
+    assert refusal(app, connection, task_id, "other-task") == "audience"
+    message, task_id = held_back(app, queue, "other-queue")
+    queue.give(message, queue="elsewhere")
+    assert refusal(app, connection, task_id, "other-queue") == "audience"
+
+
+def test_a_message_that_is_sent_again_is_refused(app, queue, connection):
+    message, task_id = held_back(app, queue, "again")
+    queue.give(message)
+    noted(connection, "again")
+    connection.delete("noted:again")
+    queue.give(message)
+    deadline = time.monotonic() + 15
+    letters = []
+    while not letters and time.monotonic() < deadline:
+        raw = connection.lrange("tenantguard.dead_letters", 0, -1)
+        letters = [one for one in map(letter_in, raw) if one["task_id"] == task_id]
+        time.sleep(0.02)
+    assert [one["reason"] for one in letters] == ["replayed"]
+    assert connection.llen("noted:again") == 0
+
+
+def letter_in(raw):
+    return json.loads(base64.b64decode(json.loads(raw)["body"]))
+
+
+def test_a_capsule_that_waited_too_long_is_refused(app, queue, connection):
+    message, task_id = held_back(app, queue, "late", task="celery.short")
+    time.sleep(1.2)
+    queue.give(message)
+    assert refusal(app, connection, task_id, "late") == "expired"
+
+
+def test_who_was_revoked_while_the_task_waited_stops_it(app, queue, connection, url):
+    from tests.jobs.settings import make_jobs
+
+    message, task_id = held_back(app, queue, "revoked", subject="mallory")
+    revocations = make_jobs("celery")._revocations
+    revocations.revoke(RevocationKind.SUBJECT, "mallory")
+    revocations.close()
+    time.sleep(1)  # as long as a revocation may take to every worker
+    queue.give(message)
+    assert refusal(app, connection, task_id, "revoked") == "revoked"
+
+
+def test_a_tenant_that_was_suspended_while_the_task_waited_stops_it(app, queue, connection):
+    message, task_id = held_back(app, queue, "suspended", tenant="initech")
+    connection.sadd("suspended", "initech")
+    queue.give(message)
+    assert refusal(app, connection, task_id, "suspended") == "tenant"
+
+
+def test_no_log_of_the_worker_holds_a_capsule(worker, app, queue, connection):
+    message, _ = held_back(app, queue, "logged")
+    queue.give(message)
+    noted(connection, "logged")
+    assert message["headers"]["tenantguard_capsule"] not in worker.read_text()
+
+
+# --- in process ---------------------------------------------------------------------------------------------
+
+
+def test_a_task_that_is_called_in_process_runs_as_whoever_is_bound(app, queue, connection):
+    with bind(caller("carol", "acme")):
+        app.tasks["celery.report"]("direct")
+        app.tasks["celery.report"].apply(("applied",))
+    for word in ("direct", "applied"):
+        (line,) = noted(connection, word)
+        assert line["chain"] == ["carol:human"]
+
+
+def test_an_app_is_guarded_once(app):
+    from celery import Celery
+    from tenantguard_celery import install
+
+    from tenantguard.jobs import JobKeys, Jobs
+
+    jobs = Jobs(JobKeys(b"x" * 32), service="worker")
+    with pytest.raises(ConfigurationError, match="already"):
+        install(app, jobs)
+    with pytest.raises(ConfigurationError, match="protocol"):
+        install(Celery("old", set_as_current=False, task_protocol=1), jobs)
