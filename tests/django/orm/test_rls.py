@@ -183,13 +183,23 @@ def test_rows_of_others_are_not_written_by_raw_sql(guarded: str) -> None:
         "SELECT * FROM tenantguard.seal_keys",
         "TRUNCATE ormtests_document",
     ):
-        with bind(A), allow_raw("an attack"), pytest.raises((DatabaseError, StatementRefused)):
-            with transaction.atomic(using=guarded), connections[guarded].cursor() as cursor:
-                cursor.execute(text)
-    with bind(A), allow_raw("an attack"), pytest.raises(DatabaseError), transaction.atomic(using=guarded):
-        with connections[guarded].cursor() as cursor:
-            cursor.execute("UPDATE ormtests_document SET folder_id = %s", [FIRST_OF_B])
-            cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
+        with (
+            bind(A),
+            allow_raw("an attack"),
+            pytest.raises((DatabaseError, StatementRefused)),
+            transaction.atomic(using=guarded),
+            connections[guarded].cursor() as cursor,
+        ):
+            cursor.execute(text)
+    with (
+        bind(A),
+        allow_raw("an attack"),
+        pytest.raises(DatabaseError),
+        transaction.atomic(using=guarded),
+        connections[guarded].cursor() as cursor,
+    ):
+        cursor.execute("UPDATE ormtests_document SET folder_id = %s", [FIRST_OF_B])
+        cursor.execute("SET CONSTRAINTS ALL IMMEDIATE")
 
 
 def test_a_system_context_gets_no_tenants_rows_from_the_apps_role(guarded: str) -> None:
