@@ -71,17 +71,27 @@ def database(alias: str, engine: dict[str, Any]) -> Iterator[str]:
         connections.configure_settings({"default": connections.settings["default"], alias: engine})
     )
     protect(alias)
-    before, _alias = _alias, alias
     try:
-        with override_settings(DATABASE_ROUTERS=["tests.django.orm.world.Router"]):
+        with use_alias(alias):
             _fill(alias)
             yield alias
     finally:
-        _alias = before
         connections[alias].close()
         ContentType.objects.clear_cache()
         del connections[alias]
         del connections.settings[alias]
+
+
+@contextmanager
+def use_alias(alias: str) -> Iterator[None]:
+    """Send everything without ``using()`` to a database, for a block."""
+    global _alias
+    before, _alias = _alias, alias
+    try:
+        with override_settings(DATABASE_ROUTERS=["tests.django.orm.world.Router"]):
+            yield
+    finally:
+        _alias = before
 
 
 def _fill(alias: str) -> None:

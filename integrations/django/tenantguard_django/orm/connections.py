@@ -24,10 +24,12 @@ from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, sqlite_
 from tenantguard_django.orm.guard import Guard
 from tenantguard_django.orm.results import install_result_pins
 
-__all__ = ["GuardedWrapper", "is_protected", "machinery", "protect"]
+__all__ = ["GuardedWrapper", "is_protected", "machinery", "protect", "settings_of_aliases"]
 
 _VENDORS: Final = frozenset({"sqlite", "postgresql"})
 _aliases: Final[set[str]] = set()
+settings_of_aliases: Final[dict[str, Any]] = {}
+"""What tells PostgreSQL whose transaction it is, by alias (`tenantguard_django.orm.rls`)."""
 _classes: Final[dict[type, type]] = {}
 _EVERY: Final = "*"
 _lock: Final = threading.Lock()
@@ -142,6 +144,7 @@ class GuardedWrapper:
 def _install(connection: Any) -> None:
     """Give a connection its guard, and what asks it."""
     guard = Guard(connection)
+    guard.setting = settings_of_aliases.get(connection.alias)
     connection.tenantguard = guard
     connection._tenantguard_cursors = {}
     connection.atomic_blocks = _Blocks(guard, connection.atomic_blocks)
