@@ -1,6 +1,6 @@
 """The main job, played against the Django project: ``make demo-django``.
 
-The attempts are those of `examples.fastapi_app.demo`, with the same issuer and the same billing service, and a few more
+The attempts are those of `examples.fastapi_app.demo`, with the same issuer and the same services behind, and a few more
 at the admin.
 """
 
@@ -19,7 +19,9 @@ class DjangoStage(Stage):
     """The same stage, on which the document service is the Django project."""
 
     def _serves(self, service: str) -> list[str]:
-        return ["examples.django_app.serve"] if service == "documents" else super()._serves(service)
+        return (
+            ["examples.django_app.serve", service] if service in ("documents", "worker") else super()._serves(service)
+        )
 
 
 class DjangoPlay(demo.Play):

@@ -1,4 +1,6 @@
-"""Bring the database up to date, and serve the project with uvicorn: ``python -m examples.django_app.serve``.
+"""Serve the project with uvicorn, or run its worker: ``python -m examples.django_app.serve documents``.
+
+The database is brought up to date before.
 
 A listening socket can be handed over by its file descriptor, so that whoever starts the service knows the port
 before it runs.
@@ -13,6 +15,7 @@ import uvicorn
 
 def main() -> None:
     parser = argparse.ArgumentParser(description="Serve the Django example on 127.0.0.1.")
+    parser.add_argument("service", choices=["documents", "worker"])
     parser.add_argument("--port", type=int, default=0, help="port to listen on; 0 finds a free one")
     parser.add_argument("--fd", type=int, help="file descriptor of a listening socket to use instead of a port")
     parser.add_argument("--log-level", default="info", choices=["error", "warning", "info", "debug"])
@@ -21,6 +24,11 @@ def main() -> None:
 
     from examples.django_app.asgi import application  # the settings are read here
 
+    if options.service == "worker":
+        from examples.django_app.documents.tasks import celery
+
+        celery().worker_main(["worker", "--pool=solo", f"--loglevel={options.log_level}"])
+        return
     prepare()
     config = uvicorn.Config(
         application, host="127.0.0.1", port=options.port, log_level=options.log_level, lifespan="off"

@@ -10,6 +10,8 @@ AUDIENCE = "https://documents.example"
 ISSUER_URL = os.environ.get("ISSUER_URL", "http://127.0.0.1:9000")
 CLIENT_SECRET = os.environ.get("CLIENT_SECRET", "")
 BILLING_URL = os.environ.get("BILLING_URL", "http://127.0.0.1:9001")
+JOB_SECRET = os.environ.get("JOB_SECRET", "")
+QUEUE_FOLDER = os.environ.get("QUEUE_FOLDER", "queue")
 
 SECRET_KEY = os.environ.get("SECRET_KEY", "of-the-example-alone")
 ALLOWED_HOSTS = ["127.0.0.1", "localhost", "testserver"]

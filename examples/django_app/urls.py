@@ -16,6 +16,7 @@ urlpatterns = [
     path("health", views.health),
     path("whoami", views.whoami),
     path("copilot/summary", views.summarise),
+    path("copilot/report", views.report_later),
     path("reports/documents-per-company", views.documents_per_company),
     path("reports/raw", views.raw_report),
     path("export.csv", views.export),

@@ -5,7 +5,8 @@ from typing import Any
 from django.conf import settings
 from tenantguard_django.conf import get_guard
 
-from tenantguard import TokenExchange
+from tenantguard import Destination, TokenExchange
+from tenantguard.outbound import sync_http_client
 
 
 def make_exchange() -> TokenExchange:
@@ -14,9 +15,22 @@ def make_exchange() -> TokenExchange:
     )
 
 
+AUDIENCE = "https://billing.example"
+
+
 async def usage() -> Any:
     """Return what the bound caller's company uses; ``None`` if the service does not answer."""
-    client = get_guard().http_client(settings.BILLING_URL, audience="https://billing.example", scopes="usage:read")
+    client = get_guard().http_client(settings.BILLING_URL, audience=AUDIENCE, scopes="usage:read")
     async with client:
         response = await client.get("/usage")
     return response.json() if response.status_code == 200 else None
+
+
+def usage_now() -> Any:
+    """Return the same, for code without an event loop."""
+    exchange = get_guard().exchange
+    assert exchange is not None
+    with sync_http_client(
+        Destination(settings.BILLING_URL, audience=AUDIENCE, scopes="usage:read"), exchange
+    ) as client:
+        return client.get("/usage").raise_for_status().json()

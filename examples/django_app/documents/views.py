@@ -6,12 +6,16 @@ They come in the kinds that projects have: REST framework's view sets, plain fun
 from collections.abc import AsyncIterator
 from typing import Any
 
+from asgiref.sync import sync_to_async
 from django.db import connection
 from django.db.models import Count
 from django.http import HttpRequest, HttpResponse, JsonResponse, StreamingHttpResponse
 from django.views.decorators.http import require_POST
+from rest_framework.decorators import action
 from rest_framework.exceptions import NotFound
 from rest_framework.mixins import ListModelMixin
+from rest_framework.request import Request
+from rest_framework.response import Response
 from rest_framework.serializers import ModelSerializer
 from rest_framework.viewsets import GenericViewSet, ModelViewSet
 from tenantguard_django import requires
@@ -19,6 +23,7 @@ from tenantguard_django.rest_framework import scopes
 
 from examples.django_app.documents import billing
 from examples.django_app.documents.models import Document, Folder
+from examples.django_app.documents.tasks import REPORT, celery
 from tenantguard import current_actor, current_identity, current_tenant
 
 
@@ -48,6 +53,10 @@ class DocumentViewSet(ModelViewSet[Document]):
             return super().get_object()
         except Exception as error:
             raise NotFound("No such document.") from error
+
+    @action(detail=True)
+    def comments(self, request: Request, pk: str) -> Response:
+        return Response(list(self.get_object().comments.order_by("id").values_list("text", flat=True)))
 
     def perform_create(self, serializer: Any) -> None:
         serializer.save(created_by=current_actor().id)
@@ -86,6 +95,17 @@ async def summarise(request: HttpRequest) -> HttpResponse:
     if usage is None:
         return JsonResponse({"detail": "The billing service did not answer."}, status=502)
     return JsonResponse({"lines": lines, "usage": usage})
+
+
+@require_POST
+@requires("documents:read")
+async def report_later(request: HttpRequest) -> JsonResponse:
+    """Put a report off: a worker writes it when this request is long gone, in the name of whoever asked for it."""
+    document = await Document.objects.order_by("id").afirst()
+    if document is None:
+        return JsonResponse({"detail": "There is nothing to report on."}, status=404)
+    await sync_to_async(celery().tasks[REPORT].delay)(document.pk)
+    return JsonResponse({"document_id": document.pk}, status=202)
 
 
 @requires("documents:read")
