@@ -1,10 +1,14 @@
 """The Django example and its demo, as a stranger runs them: real processes, real HTTP."""
 
+import base64
 import json
 import os
+import secrets
 import subprocess
 import sys
 from pathlib import Path
+
+import psycopg
 
 ROOT = Path(__file__).parents[2]
 
@@ -36,6 +40,33 @@ def test_the_demo_goes_as_expected_on_postgresql(postgres_url: str) -> None:
     ran = run("examples.django_app.demo", "--json", "--database-url", postgres_url)
     assert ran.returncode == 0, ran.stdout + ran.stderr
     assert all(attempt["held"] for attempt in json.loads(ran.stdout))
+
+
+def test_row_level_security_is_applied_and_what_is_taken_away_is_found(postgres_url: str) -> None:
+    role, key = f"documents_{secrets.token_hex(4)}", base64.b64encode(secrets.token_bytes(32)).decode()
+    environment = {"DATABASE_URL": postgres_url, "TENANTGUARD_RLS_KEY": key}
+
+    def rls(*arguments: str) -> tuple[int, str]:
+        ran = run("examples.django_app.manage", "tenantguard_rls", *arguments, "--role", role, **environment)
+        assert key not in ran.stdout + ran.stderr
+        return ran.returncode, ran.stdout
+
+    assert run("examples.django_app.manage", "migrate", **environment).returncode == 0
+    with psycopg.connect(postgres_url, autocommit=True) as owner:
+        owner.execute(f"CREATE ROLE {role} LOGIN")
+        try:
+            assert rls("check")[0] == 1
+            assert rls("apply")[0] == 0
+            assert rls("check", "--attempt", "acme", "globex") == (0, "")
+            owner.execute("ALTER TABLE documents_document NO FORCE ROW LEVEL SECURITY")
+            code, found = rls("check")
+            assert code == 1
+            assert "documents_document" in found
+            assert rls("apply")[0] == 0
+            assert rls("check") == (0, "")
+        finally:
+            owner.execute(f"DROP OWNED BY {role}")
+            owner.execute(f"DROP ROLE {role}")
 
 
 def manage(tmp_path: Path, *arguments: str) -> subprocess.CompletedProcess[str]:

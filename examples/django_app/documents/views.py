@@ -22,7 +22,7 @@ from tenantguard_django import requires
 from tenantguard_django.rest_framework import scopes
 
 from examples.django_app.documents import billing
-from examples.django_app.documents.models import Document, Folder
+from examples.django_app.documents.models import Comment, Document, Folder
 from examples.django_app.documents.tasks import REPORT, celery
 from tenantguard import current_actor, current_identity, current_tenant
 
@@ -56,7 +56,8 @@ class DocumentViewSet(ModelViewSet[Document]):
 
     @action(detail=True)
     def comments(self, request: Request, pk: str) -> Response:
-        return Response(list(self.get_object().comments.order_by("id").values_list("text", flat=True)))
+        found = Comment.objects.filter(document=self.get_object()).order_by("id")
+        return Response(list(found.values_list("text", flat=True)))
 
     def perform_create(self, serializer: Any) -> None:
         serializer.save(created_by=current_actor().id)

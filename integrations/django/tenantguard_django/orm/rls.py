@@ -22,9 +22,9 @@ from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, StatementRefused
 from tenantguard.orm import marks
 from tenantguard.orm.rls import RlsPlan, Seal
-from tenantguard.orm.rls.functions import SETTING, TRANSACTION
+from tenantguard.orm.rls.functions import TRANSACTION
 from tenantguard.orm.rls.seal import plain_value
-from tenantguard.orm.rls.setting import _psycopg
+from tenantguard.orm.rls.setting import _SET, _psycopg
 from tenantguard_django.orm.classify import NO_GLOBAL, Child, Kind, Owned, Shared, kind_of_model
 from tenantguard_django.orm.connections import is_protected, settings_of_aliases
 from tenantguard_django.orm.guard import Guard
@@ -266,11 +266,13 @@ class TransactionSetting:
     def _place(self, connection: Any, body: str) -> None:
         driver = connection.connection
         with connection.tenantguard.opened(), connection.wrap_database_errors:
-            if body and self._seal is not None:
-                ask = self._seal.bound_to == "transaction"
-                bound = _send(driver, _WHICH) if ask else str(_backend_pid(driver))
-                body = self._seal.value(body, bound)
-            _send(driver, f"SET LOCAL {SETTING} = '{body}'")
+            if not body or self._seal is None:
+                _send(driver, _SET.format(f"'{body}'"))
+            elif self._seal.bound_to == "transaction":  # of no use to those who see it
+                value = self._seal.value(body, _send(driver, _WHICH))
+                _send(driver, _SET.format(f"'{value}'"))
+            else:
+                _send(driver, _SET, self._seal.value(body, str(_backend_pid(driver))))
 
 
 def _body(binding: Binding) -> str:
@@ -284,12 +286,12 @@ def _body(binding: Binding) -> str:
     return plain_value(binding.identity)
 
 
-def _send(driver: Any, command: str) -> str:
-    """Send a command and return the one value of its answer."""
+def _send(driver: Any, command: str, secret: str | None = None) -> str:
+    """Send a command, with what stands for ``{}`` in it as a parameter, and return the one value of its answer."""
     if type(driver).__module__.startswith("psycopg."):
-        return _psycopg(driver, command, is_async=False)
+        return _psycopg(driver, command, secret, is_async=False)
     with driver.cursor() as cursor:
-        cursor.execute(command)
+        cursor.execute(command if secret is None else command.format("%s"), None if secret is None else (secret,))
         return str(cursor.fetchone()[0]) if cursor.description else ""
 
 
