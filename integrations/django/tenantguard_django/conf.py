@@ -20,6 +20,7 @@ from django.utils.module_loading import import_string
 from tenantguard.errors import ConfigurationError
 from tenantguard.guard import TenantGuard
 from tenantguard.identity import Identity
+from tenantguard.jobs import Jobs
 from tenantguard.paths import PublicPaths
 from tenantguard.tokens import Issuer, presets
 
@@ -33,7 +34,7 @@ _SEVERAL: Final = ("CREDENTIALS", "TENANT_FROM")
 _PLAIN: Final = ("PUBLIC", "TENANTLESS", "IDENTITY_HEADERS", "REALM")
 _GUARD_KEYS: Final = frozenset({"ISSUERS", *_ONE, *_SEVERAL, *_PLAIN})
 
-KNOWN_KEYS: Final = frozenset({*_GUARD_KEYS, "GUARD", "USERS", "SESSIONS", "MODELS", "DATABASES"})
+KNOWN_KEYS: Final = frozenset({*_GUARD_KEYS, "GUARD", "USERS", "SESSIONS", "JOBS", "MODELS", "DATABASES"})
 """All keys of the settings dict. The last two are of the barrier in the ORM."""
 
 _USER_KEYS: Final = frozenset({"CREATE", "USERNAME", "STAFF"})
@@ -94,11 +95,13 @@ class Settings:
         guard: the guard.
         users: see `UserSettings`; ``None`` where tokens are not mapped to users.
         sessions: see `SessionSettings`; ``None`` where sessions are no credential.
+        jobs: what Django's tasks are sealed with; ``None`` where they are not used.
     """
 
     guard: TenantGuard
     users: UserSettings | None = None
     sessions: SessionSettings | None = None
+    jobs: Jobs | None = None
 
 
 class _Reader:
@@ -241,6 +244,14 @@ class _Reader:
             self.wrong(SETTING, error)
             return None
 
+    def jobs(self, value: object) -> Jobs | None:
+        where = f"{SETTING}['JOBS']"
+        made = self.made(value, where)
+        if made is not None and not isinstance(made, Jobs):
+            self.fault("E004", f"{where} is a {type(made).__name__}.", "Give a tenantguard.jobs.Jobs.")
+            return None
+        return made
+
     def users(self, value: object, guard: TenantGuard | None) -> UserSettings | None:
         where = f"{SETTING}['USERS']"
         if not isinstance(value, Mapping):
@@ -311,9 +322,10 @@ def read(raw: object) -> tuple[Settings | None, list[Fault]]:
     guard = reader.guard(raw)
     users = reader.users(raw["USERS"], guard) if raw.get("USERS") is not None else None
     sessions = reader.sessions(raw["SESSIONS"]) if raw.get("SESSIONS") is not None else None
+    jobs = reader.jobs(raw["JOBS"]) if raw.get("JOBS") is not None else None
     if guard is None or reader.faults:
         return None, reader.faults
-    return Settings(guard, users, sessions), []
+    return Settings(guard, users, sessions, jobs), []
 
 
 _lock: Final = threading.Lock()

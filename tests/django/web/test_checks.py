@@ -61,6 +61,7 @@ def tenants_of(user: Any) -> list[str]:
         ({"ISSUERS": [ISSUER], "USERS": {"CREATED": True}}, "E002", "'CREATED'"),
         ({"ISSUERS": [ISSUER], "USERS": {"USERNAME": 3}}, "E004", "no function"),
         ({"ISSUERS": [ISSUER, {**ISSUER, "URL": "https://b.example.com/"}], "USERS": {}}, "E006", "one issuer alone"),
+        ({"ISSUERS": [ISSUER], "JOBS": 3}, "E004", "is a int"),
         ({"ISSUERS": [ISSUER], "SESSIONS": {"PATHS": ["/admin/*"]}}, "E007", "TENANTS"),
         ({"ISSUERS": [ISSUER], "SESSIONS": {"TENANTS": tenants_of}}, "E007", "PATHS"),
         ({"ISSUERS": [ISSUER], "SESSIONS": {"PATHS": "/admin/*", "TENANTS": tenants_of}}, "E007", "no list"),
