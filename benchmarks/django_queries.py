@@ -29,10 +29,10 @@ def measure() -> dict[str, dict[str, float]]:
     )
     django.setup()
     from django.db import connections, models
-
-    from tenantguard import bind, service_identity, system
     from tenantguard_django.models import TenantModel
     from tenantguard_django.orm import owned_through, protect
+
+    from tenantguard import bind, service_identity, system
 
     class Author(TenantModel):
         name = models.CharField(max_length=100)

@@ -201,6 +201,17 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
         lambda: [n.about.pk for n in Note.objects.prefetch_related("about").order_by("pk")],
         [1, 2, 3],
     ),
+    "prefetch many to many": (
+        lambda: [len(d.labels.all()) for d in D.prefetch_related("labels").order_by("pk")],
+        [2, 2, 2, 0],
+    ),
+    "prefetch many to many backwards": (
+        lambda: [
+            len(one.documents.all()) for one in Label.objects.prefetch_related("documents__labels").order_by("pk")
+        ],
+        [3, 3],
+    ),
+    "prefetch many to many of b's": (lambda: _prefetched_labels(Document(pk=BS)), 0),
     "prefetch object": (
         lambda: len(
             Country.objects.prefetch_related(Prefetch("documents", Document.objects.all(), to_attr="found")).get().found
@@ -477,6 +488,11 @@ def _repickled(queryset: Any) -> Any:
     again = D.all()
     again.query = pickle.loads(pickle.dumps(queryset.query))
     return again
+
+
+def _prefetched_labels(document: Any) -> int:
+    models.prefetch_related_objects([document], "labels")
+    return len(document.labels.all())
 
 
 def _refreshed(document: Any) -> str:

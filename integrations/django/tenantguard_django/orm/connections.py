@@ -255,8 +255,10 @@ def protect(database: Any = None) -> None:
         _protect_connection(connections[database])
         _aliases.add(database)
     else:
-        # Where Django's own proxy of the default connection is given.
-        _protect_connection(connections[database.alias] if not isinstance(database, BaseDatabaseWrapper) else database)
+        if not isinstance(database, BaseDatabaseWrapper):
+            alias = getattr(database, "alias", None)  # Django's own proxy of the default connection
+            database = connections[alias] if isinstance(alias, str) else database
+        _protect_connection(database)
 
 
 def _protect_connection(connection: Any) -> None:

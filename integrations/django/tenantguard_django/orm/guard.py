@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, final
 
-from tenantguard.binding import Binding, bound_id, current_binding
+from tenantguard.binding import Binding, bound_id, current_binding, raw_binding
 from tenantguard.errors import NotBound, StatementRefused, TenantMismatch
 from tenantguard.orm.pins import pin_of
 
@@ -36,7 +36,6 @@ _DDL: Final = frozenset(
 _WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
 _COMMENTS: Final = re.compile(r"\s*(?:/\*(?:(?!\*/|/\*).)*\*/\s*)*", re.DOTALL)
 _NO_OWNER: Final = object()
-_MOST_KNOWN: Final = 10_000
 
 
 @final
@@ -114,9 +113,11 @@ class Guard:
         Raises:
             TenantMismatch: it belongs to another tenant.
         """
-        owner = self.owner()
+        connection = self.connection
+        owner = None if connection.autocommit and not connection.atomic_blocks else self.owner()
         if owner is None:
-            self.known.clear()
+            if self.known:
+                self.known.clear()
             return False
         now = pin_of(binding)
         if owner is not self._owner:
@@ -127,8 +128,6 @@ class Guard:
                 "The transaction was begun for another tenant than the bound one.",
                 mend="Leave the atomic block first: each tenant has transactions of its own.",
             )
-        if sum(map(len, self.known.values())) > _MOST_KNOWN:
-            self.known.clear()
         return True
 
     # --- statements ----------------------------------------------------------------------------------------
@@ -141,7 +140,9 @@ class Guard:
         """
         if self.door:
             return self._run(execute, sql, params, many, context)
-        binding = current_binding()
+        binding = raw_binding()
+        if binding is not None and binding.permits:
+            binding = current_binding()
         vouched, self.vouched = self.vouched, []
         for index, (text, given, touched) in enumerate(vouched):
             if text is sql and given is params and not many:
@@ -161,7 +162,11 @@ class Guard:
             self.pin(binding)
         if self.setting is not None:
             return self.setting.run(self, binding, lambda: self._run(execute, sql, params, many, context))
-        return self._run(execute, sql, params, many, context)
+        before, self.passing = self.passing, sql
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            self.passing = before
 
     def _run(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
         before, self.passing = self.passing, sql
