@@ -39,6 +39,7 @@ from tests.django.orm.models import (
     Folder,
     Forgotten,
     Label,
+    Line,
     Note,
     Organisation,
     Project,
@@ -327,6 +328,9 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "uuid key": (lambda: _as("00000000-0000-0000-0000-000000000001", lambda: Project.objects.count()), 1),
     "primary key as tenant key": (lambda: [o.title for o in Organisation.objects.all()], ["own organisation"]),
     "foreign key as tenant key": (lambda: Task.objects.count(), 2),
+    "tenant in the primary key": (lambda: [line.pk for line in Line.objects.all()], [("a", 1)]),
+    "tenant in the primary key, asked for": (lambda: Line.objects.filter(pk=("b", BS)).count(), 0),
+    "tenant in the primary key, among": (lambda: Line.objects.filter(pk__in=[("b", BS), ("a", 1)]).count(), 1),
     "global rows": (lambda: sorted(t.name for t in Template.objects.all()), ["everybody's template", "own template"]),
     # locks, forms, fixtures
     "select for update": (inside(lambda: len(D.select_for_update())), 4),

@@ -360,6 +360,16 @@ def test_a_wrapper_that_rewrites_statements_is_refused(world: str) -> None:
             connections[world].execute_wrappers.extend(wrappers)
 
 
+def test_a_driver_that_is_given_back_has_its_own_cursors_again(postgres_world: str) -> None:
+    with bind(A):
+        D.count()
+        driver = connections[postgres_world].connection
+        assert hasattr(driver.cursor_factory, "tenantguard_guard")
+        connections[postgres_world].close()
+    assert not hasattr(driver.cursor_factory, "tenantguard_guard")
+    assert not hasattr(driver.server_cursor_factory, "tenantguard_guard")
+
+
 def test_statements_are_logged_with_debug_cursors(world: str) -> None:
     connection = connections[world]
     connection.force_debug_cursor = True

@@ -20,7 +20,7 @@ from tenantguard.errors import ConfigurationError
 from tenantguard.permits import system
 from tenantguard_django.orm.commands import install_system_commands
 from tenantguard_django.orm.compilers import scoped_compiler
-from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, sqlite_factory
+from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, release_driver, sqlite_factory
 from tenantguard_django.orm.guard import Guard
 from tenantguard_django.orm.results import install_result_pins
 
@@ -92,6 +92,11 @@ class GuardedWrapper:
         if getattr(cls, "tenantguard_guard", None) is not self.tenantguard:
             cursor.__class__ = guarded_cursor(cls, self.tenantguard, self._tenantguard_cursors)
         return cursor
+
+    def _close(self) -> Any:
+        if self.vendor == "postgresql" and self.connection is not None:
+            release_driver(self.connection)
+        return super()._close()  # type: ignore[misc]
 
     def is_usable(self) -> bool:
         """Ask the database whether it is there."""

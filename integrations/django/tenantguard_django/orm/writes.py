@@ -136,10 +136,12 @@ class InsertCheck:
         for link in links_of(kind):
             if link.field not in query.fields:
                 continue
-            own = {getattr(obj, obj._meta.pk.attname) for obj in query.objs} if link.target is kind else set()
+            own = (
+                {getattr(obj, link.field.target_field.attname) for obj in query.objs} if link.target is kind else set()
+            )
             wanted = []
             for obj in query.objs:
-                value = getattr(obj, link.field.attname)
+                value = self.compiler.pre_save_val(link.field, obj)  # where a field of the app's may fill it in
                 if value is None or isinstance(value, DatabaseDefault):
                     continue
                 if isinstance(value, Value):
