@@ -343,12 +343,20 @@ def test_a_wrapper_that_rewrites_statements_is_refused(world: str) -> None:
     def rewrite(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         return execute("SELECT * FROM ormtests_document", params, many, context)
 
+    def swap(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        return execute(sql, ["b" for _ in params], many, context)
+
+    def change(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        params[0] = "b"
+        return execute(sql, params, many, context)
+
     def comment(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         return execute(f"{sql} /* route=documents */", params, many, context)
 
     with bind(A):
-        with connections[world].execute_wrapper(rewrite), pytest.raises(StatementRefused):
-            list(D.all())
+        for wrapper in (rewrite, swap, change):
+            with connections[world].execute_wrapper(wrapper), pytest.raises((StatementRefused, TypeError)):
+                list(D.all())
         with connections[world].execute_wrapper(comment):
             assert len(D.all()) == 4
         wrappers = connections[world].execute_wrappers[:]

@@ -41,12 +41,11 @@ def guarded_cursor(base: type, guard: Guard, known: dict[type, type]) -> type:
 
 def _asking(original: Any, guard: Guard, *, statement: bool) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if statement:
-            sql = args[0] if args else next(iter(kwargs.values()), None)
-            if sql is not guard.passing or sql is None:
-                guard.check_cursor(sql)
-        elif guard.passing is None:  # what a driver makes of a call that was decided on
+        if not statement:
             guard.check_cursor()
+        elif len(args) != 2 or args[0] is not guard.passing or args[1] is not guard.given:
+            given = [*args, *kwargs.values(), None, None]
+            guard.check_cursor(given[0], given[1])
         return original(self, *args, **kwargs)
 
     return method

@@ -46,7 +46,19 @@ class Guard:
         connection: Django's.
     """
 
-    __slots__ = ("_owner", "_pin", "connection", "door", "known", "passing", "setting", "told", "touched", "vouched")
+    __slots__ = (
+        "_owner",
+        "_pin",
+        "connection",
+        "door",
+        "given",
+        "known",
+        "passing",
+        "setting",
+        "told",
+        "touched",
+        "vouched",
+    )
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -54,6 +66,8 @@ class Guard:
         """Above zero while Django's own machinery talks to the database."""
         self.passing: str | None = None
         """The statement that was decided on, while it runs."""
+        self.given: Any = None
+        """Its parameters."""
         self.vouched: list[tuple[Any, Any, bool]] = []
         """Text, parameters and whether a tenant's table is in it, of what the scoped compilers are about to run."""
         self.touched = False
@@ -162,18 +176,20 @@ class Guard:
             self.pin(binding)
         if self.setting is not None:
             return self.setting.run(self, binding, lambda: self._run(execute, sql, params, many, context))
-        before, self.passing = self.passing, sql
+        before = self.passing, self.given
+        self.passing, self.given = sql, params
         try:
             return execute(sql, params, many, context)
         finally:
-            self.passing = before
+            self.passing, self.given = before
 
     def _run(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        before, self.passing = self.passing, sql
+        before = self.passing, self.given
+        self.passing, self.given = sql, params
         try:
             return execute(sql, params, many, context)
         finally:
-            self.passing = before
+            self.passing, self.given = before
 
     def _check_raw(self, binding: Binding | None, sql: Any) -> bool:
         """Refuse SQL that no compiler has vouched for, or return whether it only begins or ends a transaction."""
@@ -199,16 +215,21 @@ class Guard:
         if binding.raw is None:
             raise StatementRefused("Raw SQL is sent past the barrier.", mend=_RAW)
 
-    def check_cursor(self, sql: Any = None) -> None:
+    def check_cursor(self, sql: Any = None, params: Any = None) -> None:
         """Refuse what a driver's cursor is about to run, unless it was decided on.
 
         Args:
             sql: the statement; ``None`` for what is none.
+            params: its parameters.
 
         Raises:
             TenantGuardError: it may not run.
         """
-        if self.door or (self.passing is not None and (sql is self.passing or self._commented(sql))):
+        if self.door or (
+            self.passing is not None
+            and params is self.given
+            and (sql is None or sql is self.passing or self._commented(sql))
+        ):
             return
         binding = current_binding()
         if binding is not None and binding.system is not None:
