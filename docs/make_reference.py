@@ -138,6 +138,22 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Where each tenant's rows are, and how sessions, migrations and operations get there.",
         ("tenantguard.orm.placement:*",),
     ),
+    "django-orm.md": (
+        "Django's ORM",
+        "The barrier in Django's ORM. How it is used is told in ../django-orm.md.",
+        (
+            *(
+                f"tenantguard_django.orm:{name}"
+                for name in ("protect", "is_protected", "owned", "owned_through", "shared", "classify", "vouch_for")
+            ),
+            *(f"tenantguard_django.orm:{name}" for name in ("check_models", "Problem", "unclassified_models")),
+            "tenantguard_django.orm.rls:EnableRowLevelSecurity",
+            "tenantguard_django.orm.rls:guard_transactions",
+            "tenantguard_django.orm.rls:plan_of",
+            "tenantguard_django.orm.rls:metadata_of",
+            "tenantguard_django.cache:make_key",
+        ),
+    ),
     "outbound.md": (
         "Outbound calls",
         "Who may receive what, and the tokens that carry a caller on.",
@@ -197,6 +213,7 @@ PUBLIC = (
     "tenantguard_celery",
     "tenantguard_django",
     "tenantguard_django.ninja",
+    "tenantguard_django.orm",
     "tenantguard_django.rest_framework",
     "tenantguard_django.test",
     "tenantguard_fastapi",

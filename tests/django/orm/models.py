@@ -98,5 +98,27 @@ class Task(models.Model):
     title = models.CharField(max_length=200)
 
 
+class Line(TenantModel):
+    """With the tenant in its primary key."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "number")
+    number = models.IntegerField()
+    text = models.CharField(max_length=200)
+
+
+class FilledKey(models.ForeignKey):
+    """Fills itself in as it is written, as fields for the current user do."""
+
+    def pre_save(self, model_instance, add):
+        if getattr(model_instance, self.attname) is None:
+            setattr(model_instance, self.attname, model_instance.asked)
+        return getattr(model_instance, self.attname)
+
+
+class Filled(TenantModel):
+    folder = FilledKey(Folder, null=True, on_delete=models.CASCADE)
+    asked = None
+
+
 class Forgotten(models.Model):
     text = models.CharField(max_length=200)

@@ -39,6 +39,7 @@ from tests.django.orm.models import (
     Folder,
     Forgotten,
     Label,
+    Line,
     Note,
     Organisation,
     Project,
@@ -201,6 +202,17 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
         lambda: [n.about.pk for n in Note.objects.prefetch_related("about").order_by("pk")],
         [1, 2, 3],
     ),
+    "prefetch many to many": (
+        lambda: [len(d.labels.all()) for d in D.prefetch_related("labels").order_by("pk")],
+        [2, 2, 2, 0],
+    ),
+    "prefetch many to many backwards": (
+        lambda: [
+            len(one.documents.all()) for one in Label.objects.prefetch_related("documents__labels").order_by("pk")
+        ],
+        [3, 3],
+    ),
+    "prefetch many to many of b's": (lambda: _prefetched_labels(Document(pk=BS)), 0),
     "prefetch object": (
         lambda: len(
             Country.objects.prefetch_related(Prefetch("documents", Document.objects.all(), to_attr="found")).get().found
@@ -316,6 +328,9 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "uuid key": (lambda: _as("00000000-0000-0000-0000-000000000001", lambda: Project.objects.count()), 1),
     "primary key as tenant key": (lambda: [o.title for o in Organisation.objects.all()], ["own organisation"]),
     "foreign key as tenant key": (lambda: Task.objects.count(), 2),
+    "tenant in the primary key": (lambda: [line.pk for line in Line.objects.all()], [("a", 1)]),
+    "tenant in the primary key, asked for": (lambda: Line.objects.filter(pk=("b", BS)).count(), 0),
+    "tenant in the primary key, among": (lambda: Line.objects.filter(pk__in=[("b", BS), ("a", 1)]).count(), 1),
     "global rows": (lambda: sorted(t.name for t in Template.objects.all()), ["everybody's template", "own template"]),
     # locks, forms, fixtures
     "select for update": (inside(lambda: len(D.select_for_update())), 4),
@@ -477,6 +492,11 @@ def _repickled(queryset: Any) -> Any:
     again = D.all()
     again.query = pickle.loads(pickle.dumps(queryset.query))
     return again
+
+
+def _prefetched_labels(document: Any) -> int:
+    models.prefetch_related_objects([document], "labels")
+    return len(document.labels.all())
 
 
 def _refreshed(document: Any) -> str:

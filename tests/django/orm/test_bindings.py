@@ -343,12 +343,20 @@ def test_a_wrapper_that_rewrites_statements_is_refused(world: str) -> None:
     def rewrite(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         return execute("SELECT * FROM ormtests_document", params, many, context)
 
+    def swap(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        return execute(sql, ["b" for _ in params], many, context)
+
+    def change(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
+        params[0] = "b"
+        return execute(sql, params, many, context)
+
     def comment(execute: Any, sql: str, params: Any, many: bool, context: Any) -> Any:
         return execute(f"{sql} /* route=documents */", params, many, context)
 
     with bind(A):
-        with connections[world].execute_wrapper(rewrite), pytest.raises(StatementRefused):
-            list(D.all())
+        for wrapper in (rewrite, swap, change):
+            with connections[world].execute_wrapper(wrapper), pytest.raises((StatementRefused, TypeError)):
+                list(D.all())
         with connections[world].execute_wrapper(comment):
             assert len(D.all()) == 4
         wrappers = connections[world].execute_wrappers[:]
@@ -358,6 +366,16 @@ def test_a_wrapper_that_rewrites_statements_is_refused(world: str) -> None:
                 list(D.all())
         finally:
             connections[world].execute_wrappers.extend(wrappers)
+
+
+def test_a_driver_that_is_given_back_has_its_own_cursors_again(postgres_world: str) -> None:
+    with bind(A):
+        D.count()
+        driver = connections[postgres_world].connection
+        assert hasattr(driver.cursor_factory, "tenantguard_guard")
+        connections[postgres_world].close()
+    assert not hasattr(driver.cursor_factory, "tenantguard_guard")
+    assert not hasattr(driver.server_cursor_factory, "tenantguard_guard")
 
 
 def test_statements_are_logged_with_debug_cursors(world: str) -> None:

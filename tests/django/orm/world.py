@@ -27,6 +27,7 @@ from tests.django.orm.models import (
     Document,
     Folder,
     Label,
+    Line,
     Note,
     Organisation,
     Project,
@@ -130,6 +131,7 @@ def seed() -> None:
             Note.objects.create(id=first + n, text=f"{mark} note", content_type=about, object_id=document.pk, **of)
         Report.objects.create(id=first + 10, title=f"{mark} report", pages=first + 10, summary=f"{mark} summary", **of)
         Template.objects.create(id=first, org=tenant, name=f"{mark} template")
+        Line.objects.create(number=first, text=f"{mark} line", **of)
         Ticket.objects.create(id=first, number=number, title=f"{mark} ticket")
         Project.objects.create(id=uuid.UUID(int=first), organisation=key, title=f"{mark} project")
         organisation = Organisation.objects.create(id=tenant, title=f"{mark} organisation")

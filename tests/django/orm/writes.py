@@ -13,8 +13,10 @@ from tests.django.orm.models import (
     Comment,
     Country,
     Document,
+    Filled,
     Folder,
     Label,
+    Line,
     Note,
     Organisation,
     Reaction,
@@ -131,6 +133,10 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "narrower rows": (lambda: Task.objects.create(organisation_id="a", workspace="w9", title="x").organisation_id, "a"),
     "stamped foreign key": (lambda: Task.objects.create(workspace="w9", title="x").organisation_id, "a"),
     "loaded fixture": (lambda: [one.save() for one in serializers.deserialize("json", _fixture(70, "a"))], [None]),
+    "tenant in the primary key": (lambda: Line.objects.create(number=7, text="x").pk, ("a", 7)),
+    "tenant in the primary key, changed": (lambda: Line.objects.update(text="x"), 1),
+    "tenant in the primary key, deleted": (lambda: Line.objects.all().delete()[0], 1),
+    "filled foreign key": (lambda: _filled(1), 1),
     "shared row": (lambda: Country.objects.create(name="new").name, "new"),
 }
 
@@ -176,6 +182,10 @@ REFUSED: dict[str, Attack] = {
     "move by save": lambda: _moved(D.get(pk=1)),
     "move by save of a column": lambda: _moved(D.get(pk=1), update_fields=["tenant_id"]),
     "move by bulk_update": lambda: D.bulk_update([Document(pk=1, tenant_id="b")], ["tenant_id"]),
+    "tenant in the primary key, created": lambda: Line.objects.create(number=7, text="x", tenant_id="b"),
+    "tenant in the primary key, saved": lambda: Line(tenant_id="b", number=BS, text="x").save(),
+    "tenant in the primary key, moved": lambda: Line.objects.update(tenant_id="b"),
+    "filled foreign key to b": lambda: _filled(BS),
     "move of a child": lambda: Comment.objects.filter(pk=1).update(document=BS),
     "move of a child by F": lambda: Comment.objects.filter(pk=1).update(document=F("pk") + BS - 1),
     "move through the parent's columns": lambda: Report.objects.update(tenant_id="b"),
@@ -229,6 +239,13 @@ REFUSED: dict[str, Attack] = {
     "shared row with b's": lambda: _nested(),
     "filtered by raw": lambda: D.filter(Q(pk__in=models.expressions.RawSQL("SELECT 1", ()))).delete(),
 }
+
+
+def _filled(key: int) -> int | None:
+    made = Filled()
+    made.asked = key
+    made.save()
+    return made.folder_id
 
 
 def _saved(document: Any) -> str:

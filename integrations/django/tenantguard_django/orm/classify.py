@@ -282,6 +282,11 @@ def _classified(model: Any, above: tuple[Any, ...]) -> Kind:
     if isinstance(mark, OwnedMark) and _local(model, mark.field) is None and opts.parents:
         mark = None  # a child of multi-table inheritance: the key is in its parent's table
     if isinstance(mark, SharedMark):
+        if any(not isinstance(_classified(parent, (*above, model)), Shared) for parent in opts.parents):
+            raise ConfigurationError(
+                f"The model {opts.label} is {mark!r}, and extends rows that belong to tenants.",
+                mend="Leave it unmarked: it belongs to whom its parent belongs to.",
+            )
         return Shared(model, mark.reason)
     if isinstance(mark, OwnedMark):
         return _owned(model, mark)

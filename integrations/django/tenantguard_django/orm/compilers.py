@@ -214,6 +214,7 @@ class ScopedCompiler:
         if self.pending and made[0]:
             raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
         if self.outermost:
+            made = (made[0], tuple(made[1]))  # which no execute wrapper changes in its place
             self._vouch([made])
         return made
 
@@ -350,6 +351,7 @@ class ScopedInsert(ScopedCompiler):
         if target is not None:
             made = [self._narrowed(sql, params, *target) for sql, params in made]
         if self.outermost:
+            made = [(sql, tuple(params)) for sql, params in made]
             self._vouch(made)
         assert query is self.query
         return made

@@ -20,7 +20,7 @@ from tenantguard.errors import ConfigurationError
 from tenantguard.permits import system
 from tenantguard_django.orm.commands import install_system_commands
 from tenantguard_django.orm.compilers import scoped_compiler
-from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, sqlite_factory
+from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, release_driver, sqlite_factory
 from tenantguard_django.orm.guard import Guard
 from tenantguard_django.orm.results import install_result_pins
 
@@ -92,6 +92,11 @@ class GuardedWrapper:
         if getattr(cls, "tenantguard_guard", None) is not self.tenantguard:
             cursor.__class__ = guarded_cursor(cls, self.tenantguard, self._tenantguard_cursors)
         return cursor
+
+    def _close(self) -> Any:
+        if self.vendor == "postgresql" and self.connection is not None:
+            release_driver(self.connection)
+        return super()._close()  # type: ignore[misc]
 
     def is_usable(self) -> bool:
         """Ask the database whether it is there."""
@@ -255,8 +260,10 @@ def protect(database: Any = None) -> None:
         _protect_connection(connections[database])
         _aliases.add(database)
     else:
-        # Where Django's own proxy of the default connection is given.
-        _protect_connection(connections[database.alias] if not isinstance(database, BaseDatabaseWrapper) else database)
+        if not isinstance(database, BaseDatabaseWrapper):
+            alias = getattr(database, "alias", None)  # Django's own proxy of the default connection
+            database = connections[alias] if isinstance(alias, str) else database
+        _protect_connection(database)
 
 
 def _protect_connection(connection: Any) -> None:

@@ -11,7 +11,7 @@ from typing import Any, Final
 from tenantguard.errors import StatementRefused
 from tenantguard_django.orm.guard import Guard
 
-__all__ = ["guard_driver", "guarded_cursor", "sqlite_factory"]
+__all__ = ["guard_driver", "guarded_cursor", "release_driver", "sqlite_factory"]
 
 _STATEMENTS: Final = ("execute", "executemany", "executescript", "stream", "copy_expert", "mogrify_and_execute")
 _OTHERS: Final = ("copy", "copy_from", "copy_to", "callproc")
@@ -41,12 +41,11 @@ def guarded_cursor(base: type, guard: Guard, known: dict[type, type]) -> type:
 
 def _asking(original: Any, guard: Guard, *, statement: bool) -> Any:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
-        if statement:
-            sql = args[0] if args else next(iter(kwargs.values()), None)
-            if sql is not guard.passing or sql is None:
-                guard.check_cursor(sql)
-        elif guard.passing is None:  # what a driver makes of a call that was decided on
+        if not statement:
             guard.check_cursor()
+        elif len(args) != 2 or args[0] is not guard.passing or args[1] is not guard.given:
+            given = [*args, *kwargs.values(), None, None]
+            guard.check_cursor(given[0], given[1])
         return original(self, *args, **kwargs)
 
     return method
@@ -87,6 +86,18 @@ def _whole(original: Any, guard: Guard) -> Any:
         return original(self, *args, **kwargs)
 
     return method
+
+
+def release_driver(driver: Any) -> None:
+    """Give a driver's connection its own cursors back, before it is closed or goes back to a pool.
+
+    Args:
+        driver: the connection of psycopg or psycopg2.
+    """
+    for name in ("cursor_factory", "server_cursor_factory"):
+        base = getattr(getattr(driver, name, None), "tenantguard_base", None)
+        if base is not None:
+            setattr(driver, name, base)
 
 
 def guard_driver(driver: Any, guard: Guard, known: dict[type, type]) -> None:

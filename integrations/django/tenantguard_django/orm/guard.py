@@ -12,7 +12,7 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any, Final, final
 
-from tenantguard.binding import Binding, bound_id, current_binding
+from tenantguard.binding import Binding, bound_id, current_binding, raw_binding
 from tenantguard.errors import NotBound, StatementRefused, TenantMismatch
 from tenantguard.orm.pins import pin_of
 
@@ -36,7 +36,6 @@ _DDL: Final = frozenset(
 _WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
 _COMMENTS: Final = re.compile(r"\s*(?:/\*(?:(?!\*/|/\*).)*\*/\s*)*", re.DOTALL)
 _NO_OWNER: Final = object()
-_MOST_KNOWN: Final = 10_000
 
 
 @final
@@ -47,7 +46,19 @@ class Guard:
         connection: Django's.
     """
 
-    __slots__ = ("_owner", "_pin", "connection", "door", "known", "passing", "setting", "told", "touched", "vouched")
+    __slots__ = (
+        "_owner",
+        "_pin",
+        "connection",
+        "door",
+        "given",
+        "known",
+        "passing",
+        "setting",
+        "told",
+        "touched",
+        "vouched",
+    )
 
     def __init__(self, connection: Any) -> None:
         self.connection = connection
@@ -55,6 +66,8 @@ class Guard:
         """Above zero while Django's own machinery talks to the database."""
         self.passing: str | None = None
         """The statement that was decided on, while it runs."""
+        self.given: Any = None
+        """Its parameters."""
         self.vouched: list[tuple[Any, Any, bool]] = []
         """Text, parameters and whether a tenant's table is in it, of what the scoped compilers are about to run."""
         self.touched = False
@@ -114,9 +127,11 @@ class Guard:
         Raises:
             TenantMismatch: it belongs to another tenant.
         """
-        owner = self.owner()
+        connection = self.connection
+        owner = None if connection.autocommit and not connection.atomic_blocks else self.owner()
         if owner is None:
-            self.known.clear()
+            if self.known:
+                self.known.clear()
             return False
         now = pin_of(binding)
         if owner is not self._owner:
@@ -127,8 +142,6 @@ class Guard:
                 "The transaction was begun for another tenant than the bound one.",
                 mend="Leave the atomic block first: each tenant has transactions of its own.",
             )
-        if sum(map(len, self.known.values())) > _MOST_KNOWN:
-            self.known.clear()
         return True
 
     # --- statements ----------------------------------------------------------------------------------------
@@ -141,7 +154,9 @@ class Guard:
         """
         if self.door:
             return self._run(execute, sql, params, many, context)
-        binding = current_binding()
+        binding = raw_binding()
+        if binding is not None and binding.permits:
+            binding = current_binding()
         vouched, self.vouched = self.vouched, []
         for index, (text, given, touched) in enumerate(vouched):
             if text is sql and given is params and not many:
@@ -161,14 +176,20 @@ class Guard:
             self.pin(binding)
         if self.setting is not None:
             return self.setting.run(self, binding, lambda: self._run(execute, sql, params, many, context))
-        return self._run(execute, sql, params, many, context)
-
-    def _run(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
-        before, self.passing = self.passing, sql
+        before = self.passing, self.given
+        self.passing, self.given = sql, params
         try:
             return execute(sql, params, many, context)
         finally:
-            self.passing = before
+            self.passing, self.given = before
+
+    def _run(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
+        before = self.passing, self.given
+        self.passing, self.given = sql, params
+        try:
+            return execute(sql, params, many, context)
+        finally:
+            self.passing, self.given = before
 
     def _check_raw(self, binding: Binding | None, sql: Any) -> bool:
         """Refuse SQL that no compiler has vouched for, or return whether it only begins or ends a transaction."""
@@ -194,16 +215,21 @@ class Guard:
         if binding.raw is None:
             raise StatementRefused("Raw SQL is sent past the barrier.", mend=_RAW)
 
-    def check_cursor(self, sql: Any = None) -> None:
+    def check_cursor(self, sql: Any = None, params: Any = None) -> None:
         """Refuse what a driver's cursor is about to run, unless it was decided on.
 
         Args:
             sql: the statement; ``None`` for what is none.
+            params: its parameters.
 
         Raises:
             TenantGuardError: it may not run.
         """
-        if self.door or (self.passing is not None and (sql is self.passing or self._commented(sql))):
+        if self.door or (
+            self.passing is not None
+            and params is self.given
+            and (sql is None or sql is self.passing or self._commented(sql))
+        ):
             return
         binding = current_binding()
         if binding is not None and binding.system is not None:

@@ -38,7 +38,9 @@ class Mark:
         """
         if not hasattr(model, "_meta"):
             raise ConfigurationError(f"{model!r} is no Django model.", mend="Decorate the model class.")
-        if MARK in model.__dict__:
+        inherited = getattr(model, MARK, None)
+        widens = isinstance(self, OwnedMark) and isinstance(inherited, OwnedMark)  # names dimensions, for example
+        if MARK in model.__dict__ or (inherited is not None and not widens):
             raise ConfigurationError(
                 f"The model {model.__qualname__} is classified twice.", mend="Keep one of the two."
             )

@@ -42,12 +42,20 @@ class Scope:
         return self.tenant if key.dimension == "tenant" else self.dimensions[key.dimension]
 
 
+_last: tuple[Binding | None, Scope | None] = (None, None)
+"""The binding that was asked about last, where it is of one tenant and nothing else, and its scope."""
+
+
 def scope_of(binding: Binding | None) -> Scope | None:
     """Return what is bound; ``None`` for a system context.
 
     Raises:
         NotBound: no tenant is.
     """
+    global _last
+    known, scope = _last
+    if binding is known and scope is not None:
+        return scope
     if binding is None:
         raise NotBound(
             "A statement on a tenant's table was about to run with no tenant bound.",
@@ -60,7 +68,9 @@ def scope_of(binding: Binding | None) -> Scope | None:
         raise NotBound("The bound identity belongs to no tenant.", mend="Use a token that names a tenant.")
     mode = binding.mode
     if mode is None:
-        return Scope(identity.tenant.id, {}, (), None)
+        scope = Scope(identity.tenant.id, {}, (), None)
+        _last = (binding, scope)
+        return scope
     reads = tuple(sorted(binding.reads - {identity.tenant.id}))
     narrowed = dict(identity.dimensions)
     return Scope(identity.tenant.id, narrowed, reads, (frozenset(narrowed), len(reads)))

@@ -54,6 +54,7 @@ _QUIET: Final = frozenset(
 _CONNECTOR: Final = re.compile(r"[-+*/%^&|#<>=~!@?]{1,4}|AND|OR")
 _JOINER: Final = re.compile(r"\s*(?:[,+*/|-]|\|\|)?\s*")
 _CAST: Final = re.compile(r"[\w ]+(?:\([\d, ]*\))?(?: [\w ]+)?(?:\[\d*\])*")
+_COLUMN: Final = re.compile(r'"[\w$ -]+"\."[\w$ -]+"')
 _WORDS: Final = re.compile(r"(?i)\b(?:select|from|join|union|table|with|where|into|values)\b")
 
 _vouched: Final[set[type]] = set()
@@ -132,7 +133,10 @@ def _sound(_node: Any, _connection: Any) -> str | None:
     return None
 
 
-def _raw(_node: Any, _connection: Any) -> str | None:
+def _raw(node: Any, _connection: Any) -> str | None:
+    # Django's own prefetching of many-to-many relations selects a column of a table in FROM so.
+    if type(node) is RawSQL and not node.params and isinstance(node.sql, str) and _COLUMN.fullmatch(node.sql):
+        return None
     return "raw SQL"
 
 

@@ -29,6 +29,7 @@ from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 __all__ = ["InsertCheck", "check_update", "conflict_target"]
 
 _AT_ONCE: Final = 500
+_MOST_KNOWN: Final = 10_000
 _UNSET: Final = (None, "")
 
 
@@ -101,6 +102,8 @@ class InsertCheck:
             query.fields = [*query.fields, key.field]
         for obj in query.objs:
             given = getattr(obj, key.attname)
+            if given.__class__ is str and given == expected:
+                continue
             if isinstance(given, DatabaseDefault) or given in _UNSET:
                 setattr(obj, key.attname, expected)
                 continue
@@ -133,10 +136,12 @@ class InsertCheck:
         for link in links_of(kind):
             if link.field not in query.fields:
                 continue
-            own = {getattr(obj, obj._meta.pk.attname) for obj in query.objs} if link.target is kind else set()
+            own = (
+                {getattr(obj, link.field.target_field.attname) for obj in query.objs} if link.target is kind else set()
+            )
             wanted = []
             for obj in query.objs:
-                value = getattr(obj, link.field.attname)
+                value = self.compiler.pre_save_val(link.field, obj)  # where a field of the app's may fill it in
                 if value is None or isinstance(value, DatabaseDefault):
                     continue
                 if isinstance(value, Value):
@@ -173,7 +178,7 @@ def conflict_target(compiler: Any, check: InsertCheck) -> tuple[str, str, list[o
     """
     query = compiler.query
     kind = check.kind
-    if check.scope is None or not isinstance(kind, Owned | Child) or not query.update_fields:
+    if not query.update_fields or check.scope is None or not isinstance(kind, Owned | Child):
         return None
     connection = compiler.connection
     suffix = connection.ops.on_conflict_suffix_sql(
@@ -282,6 +287,8 @@ def check_targets(connection: Any, link: Link, values: list[Any]) -> None:
     if scope is None or binding is None:
         return
     guard = connection.tenantguard
+    if sum(map(len, guard.known.values())) > _MOST_KNOWN:
+        guard.known.clear()
     where = (link.target.table, link.column, link.owns)
     known = guard.known.setdefault(where, set()) if guard.pin(binding) else set()
     target_field = link.field.target_field
