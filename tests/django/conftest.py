@@ -76,9 +76,9 @@ if not settings.configured:
     django.setup()
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="session", autouse=True)
 def django_tables() -> None:
-    """The tables of the installed apps in the default database."""
+    """The tables of the installed apps in the default database, made before a test declares further models."""
     from django.core.management import call_command
 
     from tenantguard import system
