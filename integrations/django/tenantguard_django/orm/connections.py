@@ -261,8 +261,8 @@ def protect(database: Any = None) -> None:
         _aliases.add(database)
     else:
         if not isinstance(database, BaseDatabaseWrapper):
-            alias = getattr(database, "alias", None)  # Django's own proxy of the default connection
-            database = connections[alias] if isinstance(alias, str) else database
+            own = getattr(database, "alias", None)  # Django's own proxy of the default connection
+            database = connections[own] if isinstance(own, str) else database
         _protect_connection(database)
 
 

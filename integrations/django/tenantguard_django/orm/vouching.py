@@ -200,7 +200,9 @@ def _field_fault(node: Any, connection: Any) -> str | None:
 
 def _expression(node: Any, connection: Any) -> str | None:
     own = node.__dict__
-    if not _INSTANCE.isdisjoint(own):
+    if not _INSTANCE.isdisjoint(own) and any(
+        own[name] != getattr(type(node), name, None) for name in _INSTANCE & own.keys()
+    ):
         return f"a {type(node).__name__} with a template or function of its own"
     return _field_fault(node, connection)
 

@@ -19,6 +19,7 @@ from django.db.models.expressions import (
     Value,
 )
 from django.db.models.functions import Cast, Coalesce
+from django.db.models.sql.query import Query
 
 from tenantguard.binding import Binding, current_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
@@ -252,8 +253,8 @@ def _link_values(link: Link, value: Any) -> Iterator[Any]:
 
 def _reads_own_link(link: Link, value: Any) -> bool:
     """True for a column of a scoped query that is such a key itself, or what the key points to."""
-    if isinstance(value, Subquery):
-        query = value.query
+    if isinstance(value, Subquery | Query):
+        query: Any = value.query if isinstance(value, Subquery) else value
         if query.combinator or query.annotation_select or query.extra_select or len(query.select) != 1 or link.owns:
             return False
         value = query.select[0]
