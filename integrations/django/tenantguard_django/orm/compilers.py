@@ -139,7 +139,7 @@ class ScopedCompiler:
         where_params: list[object] = []
         conditions: list[tuple[str, list[object]]] = []
         self.failing = can_fail(self.where)
-        quote = self.quote_name_unless_alias
+        quote = self._quoted
         for alias, clause in tuple(query.alias_map.items()):
             if not query.alias_refcount[alias]:
                 continue
@@ -187,11 +187,16 @@ class ScopedCompiler:
             return text, params
         # A row that an outer join has not found is NULL, and stays.
         column = self.connection.ops.quote_name(clause.join_cols[0][1])
-        return f"({self.quote_name_unless_alias(clause.table_alias)}.{column} IS NULL OR {text})", params
+        return f"({self._quoted(clause.table_alias)}.{column} IS NULL OR {text})", params
+
+    def _quoted(self, name: str) -> str:
+        """Quote a table or alias as this version of Django does: 6.1 quotes aliases as well, under another name."""
+        quote = getattr(self, "quote_name", None) or self.quote_name_unless_alias
+        return str(quote(name))
 
     def _joined(self, join: Any, sql: str, found: str, *, failing: bool) -> str:
-        name = "" if join.table_alias == join.table_name else f" {join.table_alias}"
-        start = f"{join.join_type} {self.quote_name_unless_alias(join.table_name)}{name} ON ("
+        name = "" if join.table_alias == join.table_name else f" {self._quoted(join.table_alias)}"
+        start = f"{join.join_type} {self._quoted(join.table_name)}{name} ON ("
         if not sql.startswith(start) or not sql.endswith(")"):
             raise StatementRefused("A join is written in an unknown way.", mend="Report the versions in use.")
         rest = sql[len(start) : -1]
@@ -302,7 +307,7 @@ class ScopedDelete(ScopedCompiler):
     """Mixin for DELETE."""
 
     def _as_sql(self, query: Any) -> tuple[str, tuple[Any, ...]]:
-        name = self.quote_name_unless_alias(query.base_table)
+        name = self._quoted(query.base_table)
         found = self.scoped(query.base_table, name, write=True)
         where = query.where if found is None else _guarded(found, query.where)
         delete = f"DELETE FROM {name}"  # noqa: S608 - a quoted name
