@@ -8,7 +8,7 @@ from typing import Any
 import pytest
 from django.core.management import CommandError, call_command
 from django.core.management.commands.migrate import Command as Migrate
-from django.db import connections, models
+from django.db import connections, models, transaction
 from django.db.models import F, Func, Lookup, Value
 from django.db.models.functions import Lower
 from django.test.utils import isolate_apps, override_settings
@@ -287,3 +287,42 @@ def test_commands_on_the_whole_database_run_in_a_system_context(world: str) -> N
     assert dumped.getvalue().count('"model"') == 4
     assert "django.core.management.commands.migrate" in sys.modules
     assert Migrate().check_migrations() is None
+
+
+@pytest.mark.parametrize("name", [":memory:", "file:late?mode=memory&cache=shared"])
+def test_a_database_in_memory_that_is_open_already_keeps_its_rows(name: str) -> None:
+    alias = f"late {name}"
+    engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": name}
+    connections.settings.update(
+        connections.configure_settings({"default": connections.settings["default"], alias: engine})
+    )
+    try:
+        late: Any = connections[alias]
+        late.cursor().execute("CREATE TABLE kept (id integer)")
+        late.cursor().execute("INSERT INTO kept VALUES (7)")
+        protect(alias)
+        with bind(A), pytest.raises(StatementRefused):
+            late.connection.execute("SELECT id FROM kept")
+        with system("look"):
+            assert late.connection.execute("SELECT id FROM kept").fetchall() == [(7,)]
+    finally:
+        late.connection.close()
+        del connections[alias]
+        del connections.settings[alias]
+
+
+def test_a_connection_is_not_protected_in_the_middle_of_a_transaction(tmp_path: Any) -> None:
+    engine = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "late.db")}
+    connections.settings.update(
+        connections.configure_settings({"default": connections.settings["default"], "late file": engine})
+    )
+    try:
+        with transaction.atomic(using="late file"), pytest.raises(ConfigurationError, match="transaction"):
+            protect(connections["late file"])
+        assert not is_protected("late file")
+        protect("late file")
+        assert is_protected("late file")
+    finally:
+        connections["late file"].close()
+        del connections["late file"]
+        del connections.settings["late file"]

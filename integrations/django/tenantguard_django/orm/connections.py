@@ -267,6 +267,11 @@ def protect(database: Any = None) -> None:
 
 
 def _protect_connection(connection: Any) -> None:
+    """Protect one connection.
+
+    Raises:
+        ConfigurationError: it can't be.
+    """
     if isinstance(connection, GuardedWrapper):
         return
     if not isinstance(connection, BaseDatabaseWrapper):
@@ -287,6 +292,19 @@ def _protect_connection(connection: Any) -> None:
             connection.close()  # what is opened from now on asks
     connection.__class__ = _guarded_class(type(connection))
     _install(connection)
+    if connection.connection is not None:
+        _reopen_in_memory(connection)
+
+
+def _reopen_in_memory(connection: Any) -> None:
+    """Give a database in memory, which would be gone with its connection, a connection that asks."""
+    before = connection.connection
+    after = connection.get_new_connection(connection.get_connection_params())
+    if "cache=shared" not in str(connection.settings_dict["NAME"]):
+        before.backup(after)
+    connection.connection = after
+    connection._set_autocommit(connection.autocommit)
+    before.close()
 
 
 def is_protected(database: Any = None) -> bool:
