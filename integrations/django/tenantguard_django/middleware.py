@@ -102,7 +102,7 @@ class TenantGuardMiddleware:
             exchange.binding = given
             await self._serve_bound(exchange, token=True)
             return exchange.answer()
-        if self._session_paths is not None and self._session_paths(scope) and not _shows_token(scope):
+        if self._counts_session(scope):
             return await self._serve_session(exchange)
         await self._door(scope, exchange, exchange.send)
         return exchange.answer()
@@ -153,7 +153,7 @@ class TenantGuardMiddleware:
             return self._refused(request, error)
         if given is not None:
             exchange.inside, exchange.binding = True, given
-        elif self._session_paths is not None and self._session_paths(scope) and not _shows_token(scope):
+        elif self._counts_session(scope):
             try:
                 assert self._sessions is not None
                 identity = self._sessions.of(request)
@@ -225,6 +225,11 @@ class TenantGuardMiddleware:
         settle_tenant(Verified(identity), None, tenantless=self._guard.rules.tenantless.cover(scope))
         outer = raw_binding()
         return outer if outer is not None and outer.identity is identity else Binding(identity)
+
+    def _counts_session(self, scope: dict[str, Any]) -> bool:
+        """True where a session is the credential: on its paths, unless they are public or a token is shown."""
+        paths = self._session_paths
+        return paths is not None and paths(scope) and not _shows_token(scope) and not self._public(scope)
 
     def _show(self, request: Any, binding: Binding | None, *, token: bool) -> None:
         identity = None if binding is None else binding.identity

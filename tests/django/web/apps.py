@@ -7,6 +7,7 @@ class WebConfig(AppConfig):
 
     def ready(self) -> None:
         from tenantguard_django.orm import classify
+
         from tests.django.login import TENANTGUARD
 
         # For tests of the barrier, which have settings of their own.

@@ -10,7 +10,7 @@ import pytest
 from django.contrib.auth import get_user_model
 from django.test import AsyncClient, Client, override_settings
 
-from tenantguard import StaticTenants, Tenant, TenantStatus, system
+from tenantguard import ProtectedResource, StaticTenants, Tenant, TenantStatus, system
 from tests.django.login import LOGIN, bearer, make_guard, settings_with
 from tests.django.web.models import Comment, Document, Folder
 from tests.django.web.rows import seed, wipe
@@ -112,6 +112,19 @@ def test_a_token_goes_before_the_session_also_on_its_paths() -> None:
     headers = bearer("eve", tenant="globex")
     assert client.get("/pages/who", headers=headers).json() == {"tenant": "globex", "user": "eve"}
     assert client.get("/pages/who", headers={"authorization": "Bearer nonsense"}).status_code == 401
+
+
+def test_public_paths_stay_public_where_sessions_count_everywhere() -> None:
+    resource = ProtectedResource("https://api.example.com")
+    guard = make_guard(public=["/pages/who"], resource=resource)
+    everywhere = {**SESSIONS, "PATHS": ["/*"]}
+    with override_settings(TENANTGUARD=settings_with(GUARD=guard, SESSIONS=everywhere)):
+        client = logged_in("one")
+        assert client.get("/api/who").json() == {"tenant": "acme", "user": "one"}
+        assert client.get("/pages/who").json()["tenant"] is None
+        described = client.get("/.well-known/oauth-protected-resource").json()
+        assert described["resource"] == "https://api.example.com"
+        assert client.get("/api/who", headers=bearer(tenant="globex")).json()["tenant"] == "globex"
 
 
 def test_forged_headers_are_taken_away_where_a_session_speaks_too() -> None:
