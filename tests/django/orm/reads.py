@@ -352,6 +352,7 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
 }
 
 REFUSED: dict[str, Attack] = {
+    "serialized database": lambda: db().creation.serialize_db_to_string(),
     "get of b's row": lambda: D.get(pk=BS),
     "refresh of b's row": lambda: Document(pk=BS).refresh_from_db(),
     "raw": lambda: list(D.raw("SELECT * FROM ormtests_document")),

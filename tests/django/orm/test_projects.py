@@ -13,22 +13,26 @@ from tests.django.orm.conftest import postgres_settings
 PROJECT = Path(__file__).parent / "project"
 
 
+def _without_driver(database: dict[str, object]) -> dict[str, object]:
+    return {name: value for name, value in database.items() if name != "DRIVER"}
+
+
 def run(database: dict[str, object], *command: str) -> subprocess.CompletedProcess[str]:
     return subprocess.run(
-        [sys.executable, "-W", "error", "run.py", json.dumps({"default": database}), *command],
+        [sys.executable, "-W", "error", "run.py", json.dumps({"default": _without_driver(database)}), *command],
         cwd=PROJECT,
         capture_output=True,
         text=True,
         timeout=120,
         check=False,
-        env={**os.environ, "PYTHONPATH": str(PROJECT)},
+        env={**os.environ, "PYTHONPATH": str(PROJECT), "DRIVER": str(database.get("DRIVER", ""))},
     )
 
 
-@pytest.fixture(params=["sqlite", "sqlite in memory", "postgresql"])
+@pytest.fixture(params=["sqlite", "sqlite in memory", "psycopg", "psycopg2"])
 def settings_of_database(request: pytest.FixtureRequest, tmp_path: Path) -> dict[str, object]:
-    if request.param == "postgresql":
-        return postgres_settings(request.getfixturevalue("postgres_url"))
+    if request.param.startswith("psycopg"):
+        return {**postgres_settings(request.getfixturevalue("postgres_url")), "DRIVER": request.param}
     made: dict[str, object] = {"ENGINE": "django.db.backends.sqlite3", "NAME": str(tmp_path / "shop.db")}
     if request.param == "sqlite":
         made["TEST"] = {"NAME": str(tmp_path / "test.db")}

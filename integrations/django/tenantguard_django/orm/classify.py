@@ -21,8 +21,20 @@ from tenantguard_django.orm.keys import Key
 from tenantguard_django.orm.marks import MARK, Mark, OwnedMark, SharedMark, ThroughMark, as_mark, shared
 from tenantguard_django.orm.vouching import renders_by_itself
 
-__all__ = ["NO_GLOBAL", "Child", "Kind", "Link", "Owned", "Problem", "Shared", "belongs_to_tenants", "check_models"]
-__all__ += ["classify", "kind_of", "kind_of_model", "links_of", "model_of", "unclassified_models"]
+__all__ = [
+    "NO_GLOBAL",
+    "Child",
+    "Kind",
+    "Link",
+    "Owned",
+    "Shared",
+    "belongs_to_tenants",
+    "classify",
+    "installed_tables",
+    "kind_of",
+    "kind_of_model",
+    "links_of",
+]
 
 NO_GLOBAL: Final = object()
 """The key's value of rows for everybody, where there are none."""
@@ -116,22 +128,6 @@ class Link(NamedTuple):
     owns: bool
 
 
-class Problem(NamedTuple):
-    """What is wrong with a model, in the words of Django's checks.
-
-    Args:
-        id: for example ``tenantguard.E101``.
-        message: what is wrong.
-        hint: how to mend it.
-        model: the model.
-    """
-
-    id: str
-    message: str
-    hint: str | None
-    model: Any
-
-
 _declared: Final[dict[str, Mark]] = {}
 _kinds: dict[str, Kind | TenantGuardError] = {}
 _models: dict[str, list[Any]] = {}
@@ -179,7 +175,8 @@ def _normal(table: str) -> str:
     return table.replace('"', "").rsplit(".", 1)[-1].lower()
 
 
-def _tables() -> dict[str, list[Any]]:
+def installed_tables() -> dict[str, list[Any]]:
+    """Return the installed models by their table's name, without schema and quotes, in lower case."""
     if not _models:
         apps.check_models_ready()
         found: dict[str, list[Any]] = {}
@@ -188,11 +185,6 @@ def _tables() -> dict[str, list[Any]]:
                 found.setdefault(_normal(model._meta.db_table), []).append(model)
         _models.update(found)
     return _models
-
-
-def model_of(table: str) -> Any:
-    """Return the installed model of a table, or ``None``."""
-    return next((one for one in _tables().get(_normal(table), ()) if one._meta.db_table == table), None)
 
 
 def kind_of(table: str) -> Kind:
@@ -231,7 +223,7 @@ def belongs_to_tenants(model: Any) -> bool:
 
 
 def _read(table: str) -> Kind:
-    models = _tables().get(_normal(table), [])
+    models = installed_tables().get(_normal(table), [])
     model = next((one for one in models if one._meta.db_table == table), None)
     if model is None or not _NAME.fullmatch(table):
         raise UnclassifiedTable(
@@ -408,29 +400,3 @@ def links_of(kind: Kind) -> tuple[Link, ...]:
             found.append(Link(field, target, target_field.column, owns))
         kind.links = tuple(found)
     return kind.links
-
-
-def check_models() -> list[Problem]:
-    """Return what is wrong with the installed models, for Django's system checks and for tests."""
-    problems: list[Problem] = []
-    for models in _tables().values():
-        for model in models:
-            if model._meta.auto_created:
-                continue
-            try:
-                kind = kind_of_model(model)
-            except UnclassifiedTable as error:
-                problems.append(Problem("tenantguard.E101", error.message, error.mend, model))
-            except ConfigurationError as error:
-                problems.append(Problem("tenantguard.E102", error.message, error.mend, model))
-            else:
-                if kind.unsound is not None:
-                    hint = "Vouch for the field's class: vouch_for(FieldClass, reason=...)."
-                    message = f"The field {kind.unsound} writes SQL of its own."
-                    problems.append(Problem("tenantguard.E103", message, hint, model))
-    return problems
-
-
-def unclassified_models() -> list[str]:
-    """Return the labels of the installed models that are unclassified."""
-    return [problem.model._meta.label for problem in check_models() if problem.id == "tenantguard.E101"]

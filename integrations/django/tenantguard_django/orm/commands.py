@@ -15,7 +15,7 @@ from django.core.management.base import BaseCommand
 from tenantguard.binding import current_binding
 from tenantguard.permits import system
 
-__all__ = ["SYSTEM_COMMANDS", "install_system_commands"]
+__all__ = ["SYSTEM_COMMANDS", "in_test_environment", "install_system_commands"]
 
 SYSTEM_COMMANDS: Final = frozenset(
     {
@@ -45,10 +45,10 @@ def _system_name(command: Any) -> str | None:
     return None
 
 
-def _flushed_by_a_test(name: str) -> bool:
-    """True while Django's test runner is set up, whose `TransactionTestCase` flushes after each test."""
+def in_test_environment() -> bool:
+    """True while Django's test runner is set up, whose `TransactionTestCase` flushes and fills tables around a test."""
     utils: Any = sys.modules.get("django.test.utils")
-    return name == "flush" and utils is not None and hasattr(utils._TestState, "saved_data")
+    return utils is not None and hasattr(utils._TestState, "saved_data")
 
 
 def install_system_commands() -> None:
@@ -59,7 +59,7 @@ def install_system_commands() -> None:
 
     def execute(self: Any, *args: Any, **options: Any) -> Any:
         name = _system_name(self)
-        if name is None or (current_binding() is not None and not _flushed_by_a_test(name)):
+        if name is None or (current_binding() is not None and not (name == "flush" and in_test_environment())):
             return original(self, *args, **options)
         with system(f"manage.py {name}"):
             return original(self, *args, **options)

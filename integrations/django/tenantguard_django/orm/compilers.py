@@ -12,13 +12,14 @@ from typing import Any, Final
 
 from django.core.exceptions import FullResultSet
 from django.db.models.sql import compiler as django_compilers
-from django.db.models.sql.constants import INNER, LOUTER
+from django.db.models.sql.constants import LOUTER
 from django.db.models.sql.datastructures import BaseTable, Join
 
 from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
 from tenantguard.orm.pins import pin_of
-from tenantguard_django.orm.classify import Child, Shared, kind_of
+from tenantguard_django.orm.classify import Shared, kind_of
+from tenantguard_django.orm.criteria import Guarded, follows, guarded
 from tenantguard_django.orm.failing import can_fail
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
@@ -28,41 +29,6 @@ __all__ = ["TOUCHED", "scoped_compiler"]
 
 TOUCHED: Final = "_tenantguard_touched"
 """Set on a query once rows of tenants were read by it."""
-
-
-class _Guarded:
-    """WHERE with the predicate before the author's criteria."""
-
-    __slots__ = ("condition", "criteria", "params", "sql")
-
-    def __init__(
-        self,
-        sql: str,
-        params: list[object],
-        criteria: Any,
-        condition: tuple[str, list[object]] | None = None,
-    ) -> None:
-        self.sql = sql
-        self.params = params
-        self.criteria = criteria
-        self.condition = condition
-        """What must hold before the criteria are evaluated, where these can fail."""
-
-    def as_sql(self, compiler: Any, _connection: Any) -> tuple[str, list[object]]:
-        compiler.pending = False
-        try:
-            sql, params = compiler.compile(self.criteria) if self.criteria is not None else ("", ())
-        except FullResultSet:
-            sql, params = "", ()
-        if not sql:
-            return self.sql, self.params
-        if self.condition is not None:
-            sql = f"CASE WHEN {self.condition[0]} THEN ({sql}) ELSE FALSE END"
-            params = [*self.condition[1], *params]
-        return (f"{self.sql} AND ({sql})" if self.sql else sql), [*self.params, *params]
-
-
-sound_classes.add(_Guarded)
 
 
 class ScopedCompiler:
@@ -156,7 +122,7 @@ class ScopedCompiler:
                 self.met = True
                 if self.failing:
                     conditions.append(self._condition(clause, *found))
-            if found is not None and not _follows(query, alias, clause):
+            if found is not None and not follows(query, alias, clause):
                 if cls is BaseTable:
                     wheres.append(found[0])
                     where_params.extend(found[1])
@@ -178,7 +144,7 @@ class ScopedCompiler:
             if conditions:
                 every = [value for _, values in conditions for value in values]
                 condition = (" AND ".join(text for text, _ in conditions), every)
-            self.where = _Guarded(" AND ".join(wheres), where_params, self.where, condition)
+            self.where = Guarded(" AND ".join(wheres), where_params, self.where, condition)
         return result, params
 
     def _condition(self, clause: Any, text: str, params: list[object]) -> tuple[str, list[object]]:
@@ -265,31 +231,6 @@ class ScopedCompiler:
         return _while_bound(rows) if lazy and self.query.__dict__.get(TOUCHED) else rows
 
 
-def _guarded(found: tuple[str, list[object]], criteria: Any) -> _Guarded:
-    """Return the WHERE of a statement on one table."""
-    return _Guarded(*found, criteria, found if can_fail(criteria) else None)
-
-
-def _follows(query: Any, alias: str, clause: Any) -> bool:
-    """True for a child table whose predicate follows from its parent's, which the same FROM joins by the owning key."""
-    kind = kind_of(clause.table_name)
-    if not isinstance(kind, Child):
-        return False
-    if clause.__class__ is Join:
-        parent = query.alias_map.get(clause.parent_alias)
-        turned = tuple((own, theirs) for theirs, own in clause.join_cols)
-        return bool(parent is not None and parent.table_name == kind.parent.table and turned == kind.pairs)
-    return any(
-        other.__class__ is Join
-        and other.join_type == INNER
-        and other.parent_alias == alias
-        and other.table_name == kind.parent.table
-        and other.join_cols == kind.pairs
-        and query.alias_refcount[name]
-        for name, other in query.alias_map.items()
-    )
-
-
 def _while_bound(rows: Any) -> Iterator[Any]:
     """Give rows only while the tenant is bound that they were read for."""
     seen = raw_binding()
@@ -309,7 +250,7 @@ class ScopedDelete(ScopedCompiler):
     def _as_sql(self, query: Any) -> tuple[str, tuple[Any, ...]]:
         name = self._quoted(query.base_table)
         found = self.scoped(query.base_table, name, write=True)
-        where = query.where if found is None else _guarded(found, query.where)
+        where = query.where if found is None else guarded(found, query.where)
         delete = f"DELETE FROM {name}"  # noqa: S608 - a quoted name
         try:
             sql, params = self.compile(where)
@@ -326,7 +267,7 @@ class ScopedUpdate(ScopedCompiler):
     def compile(self, node: Any) -> tuple[str, Any]:
         if node is self.query.where and self._found is not None:
             found, self._found = self._found, None
-            return super().compile(_guarded(found, node))
+            return super().compile(guarded(found, node))
         return super().compile(node)
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:

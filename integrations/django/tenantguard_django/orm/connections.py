@@ -16,9 +16,10 @@ from django.db.backends.base.base import BaseDatabaseWrapper
 from django.db.utils import ConnectionHandler
 from django.utils.functional import cached_property
 
+from tenantguard.binding import current_binding
 from tenantguard.errors import ConfigurationError
 from tenantguard.permits import system
-from tenantguard_django.orm.commands import install_system_commands
+from tenantguard_django.orm.commands import in_test_environment, install_system_commands
 from tenantguard_django.orm.compilers import scoped_compiler
 from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, release_driver, sqlite_factory
 from tenantguard_django.orm.guard import Guard
@@ -208,7 +209,7 @@ _SYSTEM_CREATION_TOO: Final = ("deserialize_db_from_string", "setup_worker_conne
 
 
 def _creating(base: type) -> type:
-    """Return a class that makes and drops test databases in a system context."""
+    """Return a class that makes and drops test databases in a system context, where nobody is bound."""
     if base in _classes.values():
         return base
     made = _classes.get(base)
@@ -224,6 +225,8 @@ def _creating(base: type) -> type:
 
 def _in_system(original: Callable[..., Any], reason: str) -> Callable[..., Any]:
     def method(self: Any, *args: Any, **kwargs: Any) -> Any:
+        if current_binding() is not None and not in_test_environment():
+            return original(self, *args, **kwargs)  # whoever is bound gets no further right by it
         with system(reason):
             return original(self, *args, **kwargs)
 

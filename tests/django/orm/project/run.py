@@ -1,9 +1,13 @@
 """A Django project with tests of its own that know nothing of tenants: ``python run.py``, with a database's settings."""
 
 import json
+import os
 import sys
 
 from django.conf import settings
+
+if os.environ.get("DRIVER") == "psycopg2":
+    sys.modules["psycopg"] = None  # Django then takes the other
 
 shared = {"shared": "this project has one customer"}
 settings.configure(

@@ -80,6 +80,20 @@ class Transactions(TransactionTestCase):
         call_command("makemigrations", check=True, dry_run=True, stdout=out)
         call_command("check", stdout=out)
 
+    def test_the_driver_is_guarded(self):
+        from tenantguard import bind, service_identity
+        from tenantguard.errors import StatementRefused
+
+        Product.objects.create(name="bread")
+        with bind(service_identity("test", tenant="a")):
+            assert [one.name for one in Product.objects.iterator()] == ["bread"]
+            for cursor in (connection.cursor(), connection.cursor().cursor, connection.connection.cursor()):
+                with self.assertRaises(StatementRefused):  # noqa: PT027 - the project has no pytest
+                    cursor.execute("SELECT name FROM shop_product")
+                with self.assertRaises(StatementRefused):  # noqa: PT027 - the project has no pytest
+                    cursor.executemany("SELECT name FROM shop_product", [()])
+                cursor.close()
+
     def test_the_connection_can_be_looked_at(self):
         assert connection.features.supports_transactions
         assert Product.objects.count() == 0
