@@ -233,6 +233,6 @@ def test_an_unclassified_model_gets_no_policies_by_accident() -> None:
         plan_of(role="app")
 
 
-def test_only_a_protected_database_of_postgresql_is_guarded(sqlite_world: str) -> None:
+def test_only_a_protected_database_of_postgresql_is_guarded() -> None:
     with pytest.raises(ConfigurationError):
-        guard_transactions(sqlite_world)
+        guard_transactions("default")
