@@ -8,13 +8,16 @@ STAMP  := .venv/.installed
 MEMBERS := $(patsubst %/pyproject.toml,%,$(wildcard integrations/*/pyproject.toml))
 
 .DEFAULT_GOAL := help
-.PHONY: help demo test lint format types imports check bench docs lock clean
+.PHONY: help demo demo-django test lint format types imports check bench docs lock clean
 
 help: ## list the commands
-	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-10s %s\n", $$1, $$2}'
+	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | awk -F':.*## ' '{printf "  make %-11s %s\n", $$1, $$2}'
 
 demo: $(STAMP) ## start an issuer, the example app, two services behind it and a worker, and play attempts against them
 	@$(BIN)/python -m examples.fastapi_app.demo
+
+demo-django: $(STAMP) ## play the same attempts against the Django example, and some at its admin
+	@$(BIN)/python -m examples.django_app.demo
 
 test: $(STAMP) ## run every test
 	$(BIN)/python -m pytest -n auto

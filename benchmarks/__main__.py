@@ -6,6 +6,7 @@ from rich.console import Console
 from rich.progress import Progress
 from rich.table import Table
 
+from benchmarks.django_requests import django_request_costs
 from benchmarks.outbound import async_outbound_costs, outbound_costs
 from benchmarks.queries import compile_costs, execution_costs, tenants_share_statements
 from benchmarks.requests import request_costs
@@ -27,7 +28,7 @@ def main() -> None:
     console = Console()
     tables = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
-        task = progress.add_task("measuring", total=10)
+        task = progress.add_task("measuring", total=11)
         for title, measure in (
             ("A request, in process (medians)", request_costs),
             ("A token that was not seen before, by the number of issuers", issuer_costs),
@@ -50,6 +51,8 @@ def main() -> None:
         ]
         progress.advance(task)
         tables += [table(title, costs) for title, costs in wall_costs().items()]
+        progress.advance(task)
+        tables += [table(title, costs) for title, costs in django_request_costs().items()]
         progress.advance(task)
         compiled, tenants = tenants_share_statements()
         progress.advance(task)

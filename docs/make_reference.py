@@ -138,6 +138,22 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Where each tenant's rows are, and how sessions, migrations and operations get there.",
         ("tenantguard.orm.placement:*",),
     ),
+    "django-orm.md": (
+        "Django's ORM",
+        "The barrier in Django's ORM. How it is used is told in ../django-orm.md.",
+        (
+            *(
+                f"tenantguard_django.orm:{name}"
+                for name in ("protect", "is_protected", "owned", "owned_through", "shared", "classify", "vouch_for")
+            ),
+            *(f"tenantguard_django.orm:{name}" for name in ("check_models", "Problem", "unclassified_models")),
+            "tenantguard_django.orm.rls:EnableRowLevelSecurity",
+            "tenantguard_django.orm.rls:guard_transactions",
+            "tenantguard_django.orm.rls:plan_of",
+            "tenantguard_django.orm.rls:metadata_of",
+            "tenantguard_django.cache:make_key",
+        ),
+    ),
     "outbound.md": (
         "Outbound calls",
         "Who may receive what, and the tokens that carry a caller on.",
@@ -158,6 +174,24 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         "Spans, baggage and log records that tell for whom, and never a token.",
         ("tenantguard.logs:*", "tenantguard_opentelemetry:*"),
     ),
+    "django.md": (
+        "Django",
+        "The door, what views demand, the admin, frameworks and tests. How they are used is told in ../django.md.",
+        (
+            "tenantguard_django.middleware:TenantGuardMiddleware",
+            "tenantguard_django:requires",
+            "tenantguard_django.conf:get_guard",
+            "tenantguard_django.sessions:choose_tenant",
+            "tenantguard_django.sessions:tenants_to_choose",
+            "tenantguard_django.users:IdentityUser",
+            "tenantguard_django.admin.sites:TenantAdminSite",
+            "tenantguard_django.admin.options:TenantModelAdmin",
+            "tenantguard_django.admin.options:SharedModelAdmin",
+            "tenantguard_django.rest_framework:*",
+            "tenantguard_django.ninja:*",
+            "tenantguard_django.test:*",
+        ),
+    ),
     "testing.md": ("Testing", "Weapons for your own tests.", ("tenantguard.testing:*",)),
     "errors.md": ("Errors", "One tree; each error knows its HTTP status.", ("tenantguard.errors:*",)),
 }
@@ -177,6 +211,11 @@ PUBLIC = (
     "tenantguard.tokens",
     "tenantguard_aiohttp",
     "tenantguard_celery",
+    "tenantguard_django",
+    "tenantguard_django.ninja",
+    "tenantguard_django.orm",
+    "tenantguard_django.rest_framework",
+    "tenantguard_django.test",
     "tenantguard_fastapi",
     "tenantguard_httpx",
     "tenantguard_opentelemetry",
@@ -185,6 +224,21 @@ PUBLIC = (
     "tenantguard_taskiq",
 )
 """The modules whose ``__all__`` is public."""
+
+
+def _set_up_django() -> None:
+    """Let what belongs to Django be imported, which asks for settings."""
+    import django
+    from django.conf import settings
+
+    if not settings.configured:
+        admin = ["tenantguard_django.admin", "tenantguard_django.admin.apps.TenantAdmin"]
+        contrib = [f"django.contrib.{name}" for name in ("contenttypes", "auth", "sessions", "messages")]
+        settings.configure(INSTALLED_APPS=[*contrib, "rest_framework", "tenantguard_django", *admin])
+        django.setup()
+
+
+_set_up_django()
 
 
 def public_names() -> dict[str, Any]:

@@ -281,11 +281,11 @@ def _who(response: httpx2.Response) -> str:
     return f"tenant {who['tenant']}, {who['actor']} ({who['type']}) for {who['subject']}"
 
 
-def play(stage: Stage) -> list[Attempt]:
+def play(stage: Stage, kind: type[Play] = Play) -> list[Attempt]:
     """Play every attempt against a stage, in order."""
     played = []
     with httpx2.Client(timeout=15.0) as http:
-        for who, tried, expected, attempt in Play(stage, http).attempts():
+        for who, tried, expected, attempt in kind(stage, http).attempts():
             try:
                 happened = attempt()
             except (httpx2.HTTPError, LookupError, ValueError) as error:
@@ -312,7 +312,7 @@ def show(played: list[Attempt], console: Console) -> None:
     console.print(f"{held} of {len(played)} went as expected.", style="green" if held == len(played) else "bold red")
 
 
-def main() -> int:
+def main(kind: type[Play] = Play, stage_kind: type[Stage] = Stage) -> int:
     parser = argparse.ArgumentParser(description="Play the main job of tenantguard on loopback.")
     parser.add_argument("--database-url", help="sqlite:///… or postgresql://…; a temporary SQLite file by default")
     parser.add_argument("--json", action="store_true", help="print the attempts as JSON instead of a table")
@@ -320,9 +320,9 @@ def main() -> int:
     console = Console(width=None if sys.stdout.isatty() else 140)
     with ExitStack() as stack:
         with console.status("Starting the issuer, three services and a worker …"):
-            stage = stack.enter_context(Stage(options.database_url))
+            stage = stack.enter_context(stage_kind(options.database_url))
         with console.status("Playing …"):
-            played = play(stage)
+            played = play(stage, kind)
     if options.json:
         console.print_json(data=[{**_fields(attempt), "held": attempt.held} for attempt in played])
     else:

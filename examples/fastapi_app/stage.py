@@ -129,7 +129,7 @@ class Stage:
             "QUEUE_FOLDER": str(self.queue_folder),
             "DATABASE_URL": self._database_url,
         }
-        command = [sys.executable, "-m", "examples.fastapi_app.serve", service]
+        command = [sys.executable, "-m", *self._serves(service)]
         handed: list[int] = []
         if listening is not None:
             listening.set_inheritable(True)
@@ -141,6 +141,10 @@ class Stage:
                     command, env=environment, pass_fds=handed, stdout=log, stderr=subprocess.STDOUT
                 )
             )
+
+    def _serves(self, service: str) -> list[str]:
+        """Return the module that serves a part of the example, with its arguments."""
+        return ["examples.fastapi_app.serve", service]
 
     def _wait_until_healthy(self) -> None:
         end = time.monotonic() + _DEADLINE

@@ -1,0 +1,37 @@
+"""The Django app: ``INSTALLED_APPS = [..., "tenantguard_django"]``."""
+
+from collections.abc import Mapping
+
+from django.apps import AppConfig, apps
+from django.conf import settings
+from django.core.checks import register
+
+__all__ = ["TenantGuardConfig"]
+
+
+class TenantGuardConfig(AppConfig):
+    """Puts the barrier before the databases, and registers the checks.
+
+    All of ``DATABASES`` are protected, or those whose aliases ``TENANTGUARD["DATABASES"]`` names.
+    """
+
+    name = "tenantguard_django"
+    label = "tenantguard"
+    verbose_name = "tenantguard"
+    default_auto_field = "django.db.models.BigAutoField"
+
+    def ready(self) -> None:
+        """Protect the databases, and register the checks of ``manage.py check``."""
+        from tenantguard_django import checks
+        from tenantguard_django.orm import protect
+
+        configured = getattr(settings, "TENANTGUARD", None)
+        aliases = configured.get("DATABASES") if isinstance(configured, Mapping) else None
+        for alias in settings.DATABASES if aliases is None else aliases:
+            protect(alias)
+        for check in (checks.check_settings, checks.check_middleware, checks.check_caches, checks.check_databases):
+            register(check, checks.TAG)
+        register(checks.check_models, checks.TAG, "models")
+        register(checks.check_urls, checks.TAG, "urls")
+        if apps.is_installed("drf_spectacular"):
+            import tenantguard_django.spectacular  # noqa: F401 - it registers itself

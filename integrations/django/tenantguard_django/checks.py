@@ -1,0 +1,222 @@
+"""What ``manage.py check`` says of a project: each message has an id, and a hint that mends it.
+
+``tenantguard.E0xx`` are of settings, middleware and URLs. The models have checks of their own.
+"""
+
+import functools
+from collections.abc import Iterable, Iterator
+from difflib import get_close_matches
+from typing import Any, Final
+
+from django.conf import settings
+from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
+from django.core.exceptions import ImproperlyConfigured
+from django.urls import URLPattern, URLResolver, get_resolver
+
+from tenantguard_django.conf import read_once
+
+__all__ = ["TAG", "check_caches", "check_databases", "check_middleware", "check_models", "check_settings", "check_urls"]
+
+TAG: Final = "tenantguard"
+MIDDLEWARE: Final = "tenantguard_django.middleware.TenantGuardMiddleware"
+_BARE: Final = "__tenantguard_bare__"
+
+_SESSION: Final = "django.contrib.sessions.middleware.SessionMiddleware"
+_AUTH: Final = "django.contrib.auth.middleware.AuthenticationMiddleware"
+_SERVERS_USER: Final = "it would put a server's user in the place of the token's"
+_BEFORE: Final = {
+    _SESSION: "it makes the session that SESSIONS reads",
+    _AUTH: "it would put the session's user in the place of the token's",
+    "django.contrib.auth.middleware.RemoteUserMiddleware": _SERVERS_USER,
+    "django.contrib.auth.middleware.PersistentRemoteUserMiddleware": _SERVERS_USER,
+    "corsheaders.middleware.CorsMiddleware": "preflight requests carry no token",
+}
+"""Middleware that must stand before ours, and why."""
+_AFTER: Final = {
+    "django.middleware.cache.FetchFromCacheMiddleware": "it would answer from the cache before the token is looked at",
+    "django.middleware.cache.CacheMiddleware": "it would answer from the cache before the token is looked at",
+    "django.contrib.auth.middleware.LoginRequiredMiddleware": "it would not know the token's user",
+}
+"""Middleware that must stand after ours, and why."""
+
+
+def check_settings(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001 - the signature of checks
+    """Say what is wrong with the setting ``TENANTGUARD``."""
+    _, faults = read_once()
+    return [Error(fault.message, hint=fault.hint, id=fault.id) for fault in faults]
+
+
+def check_middleware(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001
+    """Say whether the middleware is there, once, and in its place."""
+    installed = [one for one in settings.MIDDLEWARE if isinstance(one, str)]
+    count = installed.count(MIDDLEWARE)
+    if count == 0:
+        near = get_close_matches(MIDDLEWARE, installed, n=1, cutoff=0.8)
+        instead = f" in the place of {near[0]!r}" if near else ", after AuthenticationMiddleware"
+        return [
+            Error(
+                "The middleware of tenantguard is not in MIDDLEWARE, so no request has an identity.",
+                hint=f"Put {MIDDLEWARE!r} there{instead}.",
+                id="tenantguard.E010",
+            )
+        ]
+    if count > 1:
+        return [
+            Error("The middleware of tenantguard is twice in MIDDLEWARE.", hint="Leave one.", id="tenantguard.E011")
+        ]
+    own = installed.index(MIDDLEWARE)
+    messages: list[CheckMessage] = []
+    for place, name in enumerate(installed):
+        if place > own and name in _BEFORE:
+            messages.append(_misplaced(name, "before", _BEFORE[name], "E012"))
+        if place < own and name in _AFTER:
+            messages.append(_misplaced(name, "after", _AFTER[name], "E013"))
+    found, _ = read_once()
+    if found is not None and found.sessions is not None:
+        messages += [
+            Error(
+                f"SESSIONS is set, and {needed.rpartition('.')[2]} does not stand before tenantguard's middleware.",
+                hint=f"Put {needed!r} before {MIDDLEWARE!r}.",
+                id="tenantguard.E014",
+            )
+            for needed in (_SESSION, _AUTH)
+            if not any(needed == name or _subclass(name, needed) for name in installed[:own])
+        ]
+        if "django.middleware.csrf.CsrfViewMiddleware" not in installed:
+            messages.append(
+                Warning(
+                    "SESSIONS is set, and CsrfViewMiddleware is not in MIDDLEWARE: another site could act as a user "
+                    "who is logged in.",
+                    hint="Put 'django.middleware.csrf.CsrfViewMiddleware' into MIDDLEWARE.",
+                    id="tenantguard.W015",
+                )
+            )
+    return messages
+
+
+def _misplaced(name: str, where: str, why: str, number: str) -> Error:
+    return Error(
+        f"{name.rpartition('.')[2]} must stand {where} tenantguard's middleware: {why}.",
+        hint=f"In MIDDLEWARE, put {name!r} {where} {MIDDLEWARE!r}.",
+        id=f"tenantguard.{number}",
+    )
+
+
+def _subclass(name: str, base: str) -> bool:
+    from django.utils.module_loading import import_string
+
+    try:
+        return issubclass(import_string(name), import_string(base))
+    except (ImportError, TypeError, ImproperlyConfigured):
+        return False
+
+
+def check_caches(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001
+    """Say where whole pages are cached without the tenant in their keys."""
+    if not any(name.startswith("django.middleware.cache.") for name in settings.MIDDLEWARE if isinstance(name, str)):
+        return []
+    alias = settings.CACHE_MIDDLEWARE_ALIAS
+    function = settings.CACHES.get(alias, {}).get("KEY_FUNCTION")
+    if isinstance(function, str) and function.startswith("tenantguard_django."):
+        return []
+    return [
+        Warning(
+            f"Pages are cached in the cache {alias!r}, whose keys do not hold the tenant. They are kept apart by the "
+            "Vary header alone.",
+            hint="Give that cache a KEY_FUNCTION of tenantguard_django.cache.",
+            id="tenantguard.W016",
+        )
+    ]
+
+
+# --- the barrier ----------------------------------------------------------------------------------------------
+
+
+def check_databases(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001
+    """Say which databases the barrier does not stand before."""
+    from django.db import connections
+
+    from tenantguard_django.orm import is_protected
+
+    configured = getattr(settings, "TENANTGUARD", None)
+    aliases = configured.get("DATABASES") if isinstance(configured, dict) else None
+    unknown = [alias for alias in aliases or () if alias not in connections]
+    messages: list[CheckMessage] = [
+        Error(
+            f"TENANTGUARD['DATABASES'] names {alias!r}, which is not in DATABASES.",
+            hint=f"There are: {', '.join(connections)}.",
+            id="tenantguard.E017",
+        )
+        for alias in unknown
+    ]
+    messages += [
+        Warning(
+            f"The database {alias!r} is not protected: its statements are not scoped.",
+            hint="Leave TENANTGUARD['DATABASES'] out to protect all of them.",
+            id="tenantguard.W018",
+        )
+        for alias in connections
+        if not is_protected(alias)
+    ]
+    return messages
+
+
+def check_models(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001
+    """Say which models are classified in no way, or in one that can't serve."""
+    from tenantguard_django.orm import check_models as problems
+
+    made = {"E": Error, "W": Warning}
+    return [
+        made.get(one.id.partition(".")[2][:1], Error)(one.message, hint=one.hint, obj=one.model, id=one.id)
+        for one in problems()
+    ]
+
+
+# --- URLs ------------------------------------------------------------------------------------------------------
+
+
+def check_urls(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001
+    """Say which URLs run the bare function of a view that demands scopes."""
+    if not getattr(settings, "ROOT_URLCONF", None):
+        return []
+    return [
+        Error(
+            f"The URL {path} runs {getattr(view, '__qualname__', view)} without its check for "
+            f"{' '.join(sorted(bare))}.",
+            hint="Put the decorator that registers the view above @requires(...).",
+            id="tenantguard.E020",
+        )
+        for path, view in _views(get_resolver().url_patterns, "/")
+        if (bare := getattr(view, _BARE, None)) is not None
+    ]
+
+
+def _views(patterns: Iterable[Any], prefix: str) -> Iterator[tuple[str, object]]:
+    for pattern in patterns:
+        path = f"{prefix}{pattern.pattern}"
+        if isinstance(pattern, URLResolver):
+            yield from _views(pattern.url_patterns, path)
+        elif isinstance(pattern, URLPattern):
+            yield from ((path, view) for view in _functions(pattern.callback))
+
+
+def _functions(callback: Any) -> Iterator[object]:
+    """Return what a URL's callback runs: itself, and the operations of Ninja that stand behind it."""
+    while isinstance(callback, functools.partial):
+        callback = callback.func
+    yield callback
+    path_view = getattr(callback, "__self__", None) or _enclosed(callback)
+    for operation in getattr(path_view, "operations", ()):
+        yield getattr(operation, "view_func", None)
+
+
+def _enclosed(callback: Any) -> object:
+    """Return the object with operations that a function of Ninja's encloses."""
+    for cell in getattr(callback, "__closure__", None) or ():
+        try:
+            found = cell.cell_contents
+        except ValueError:
+            continue
+        if hasattr(found, "operations"):
+            return found
+    return None

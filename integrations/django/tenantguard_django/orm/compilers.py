@@ -1,0 +1,364 @@
+"""Wall one: the tenant's predicate is added where Django compiles its SQL.
+
+Every query, subquery, part of a union, cascade and look-up of a form asks its connection for a compiler; a protected
+connection gives a subclass of it. The predicate of the base table goes to WHERE, that of a joined one to ON, so that
+outer joins keep their rows; it stands before the author's criteria, which are put into parentheses of their own. The
+text of the outermost query is handed to wall two (`tenantguard_django.orm.guard`), which runs no other. What this
+module does not understand does not pass.
+"""
+
+from collections.abc import Iterator
+from typing import Any, Final
+
+from django.core.exceptions import FullResultSet
+from django.db.models.sql import compiler as django_compilers
+from django.db.models.sql.constants import LOUTER
+from django.db.models.sql.datastructures import BaseTable, Join
+
+from tenantguard.binding import current_binding, raw_binding
+from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
+from tenantguard.orm.pins import pin_of
+from tenantguard_django.orm.classify import Shared, kind_of
+from tenantguard_django.orm.criteria import Guarded, follows, guarded
+from tenantguard_django.orm.failing import can_fail
+from tenantguard_django.orm.predicates import Scope, predicate, scope_of
+from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
+from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
+
+__all__ = ["TOUCHED", "scoped_compiler"]
+
+TOUCHED: Final = "_tenantguard_touched"
+"""Set on a query once rows of tenants were read by it."""
+
+
+class ScopedCompiler:
+    """Mixin for SELECT, and what all compilers share."""
+
+    query: Any
+    connection: Any
+    using: Any
+    where: Any
+    quote_name_unless_alias: Any
+    outermost = False
+    """Whether the text of this compiler is what runs."""
+    pending = False
+    """Whether a predicate is yet to be rendered."""
+    lazy = False
+    met = False
+    """Whether a table of tenants is in FROM."""
+    failing = False
+    """Whether the criteria can fail."""
+    select: Any
+
+    def compile(self, node: Any) -> tuple[str, Any]:
+        if node.__class__ not in sound_classes:
+            self._check(node)
+        return super().compile(node)  # type: ignore[misc]
+
+    def _check(self, node: Any) -> None:
+        binding = current_binding()
+        if binding is None or (binding.system is None and binding.raw is None):
+            check_node(node, self.connection)
+
+    def _refuse(self, what: str, mend: str | None = None) -> None:
+        binding = current_binding()
+        if binding is not None and (binding.system is not None or binding.raw is not None):
+            return
+        raise StatementRefused(
+            f"The statement holds {what}.",
+            mend=mend or 'Write it otherwise, or run it in a block of allow_raw("why") and filter by tenant yourself.',
+        )
+
+    def scoped(self, table: str, alias: str, *, write: bool = False) -> tuple[str, list[object]] | None:
+        """Return the predicate of a table; ``None`` for what needs none.
+
+        Raises:
+            TenantGuardError: the table may not be named, or no tenant is bound.
+        """
+        binding = raw_binding()
+        if binding is not None and binding.permits:
+            binding = current_binding()
+        try:
+            kind = kind_of(table)
+        except (UnclassifiedTable, ConfigurationError):
+            if binding is not None and binding.system is not None:
+                self.connection.tenantguard.touched = True
+                return None
+            raise
+        if isinstance(kind, Shared):
+            return None
+        self.connection.tenantguard.touched = True
+        scope: Scope | None = scope_of(binding)
+        if scope is None:
+            return None
+        if kind.unsound is not None:
+            self._refuse(f"the field {kind.unsound}, which writes SQL of its own", "Vouch for its class: vouch_for().")
+        return predicate(kind, alias, scope, self.connection, write=write)
+
+    def get_from_clause(self) -> tuple[list[str], list[object]]:
+        query = self.query
+        if query.extra_tables:
+            self._refuse("extra(tables=...)")
+        result: list[str] = []
+        params: list[object] = []
+        wheres: list[str] = []
+        where_params: list[object] = []
+        conditions: list[tuple[str, list[object]]] = []
+        self.failing = can_fail(self.where)
+        quote = self._quoted
+        for alias, clause in tuple(query.alias_map.items()):
+            if not query.alias_refcount[alias]:
+                continue
+            cls = clause.__class__
+            if cls is not BaseTable and cls is not Join:
+                self._refuse(f"a {cls.__name__} in FROM, which is none of Django's own")
+                sql, given = super().compile(clause)  # type: ignore[misc]
+                result.append(sql)
+                params.extend(given)
+                continue
+            sql, given = clause.as_sql(self, self.connection)
+            found = self.scoped(clause.table_name, quote(clause.table_alias))
+            if found is not None:
+                self.met = True
+                if self.failing:
+                    conditions.append(self._condition(clause, *found))
+            if found is not None and not follows(query, alias, clause):
+                if cls is BaseTable:
+                    wheres.append(found[0])
+                    where_params.extend(found[1])
+                else:
+                    times = 1
+                    if clause.filtered_relation is not None and can_fail(clause.filtered_relation):
+                        times = 2
+                    sql = self._joined(clause, sql, found[0], failing=times == 2)
+                    given = [*found[1] * times, *given]
+            result.append(sql)
+            params.extend(given)
+        for table in query.extra_tables:
+            alias, _ = query.table_alias(table)
+            if alias not in query.alias_map or query.alias_refcount[alias] == 1:
+                result.append(f", {quote(alias)}")
+        if wheres or conditions:
+            self.pending = True
+            condition = None
+            if conditions:
+                every = [value for _, values in conditions for value in values]
+                condition = (" AND ".join(text for text, _ in conditions), every)
+            self.where = Guarded(" AND ".join(wheres), where_params, self.where, condition)
+        return result, params
+
+    def _condition(self, clause: Any, text: str, params: list[object]) -> tuple[str, list[object]]:
+        """Return what holds of a table's row before criteria that can fail are evaluated on it."""
+        if clause.join_type != LOUTER:
+            return text, params
+        # A row that an outer join has not found is NULL, and stays.
+        column = self.connection.ops.quote_name(clause.join_cols[0][1])
+        return f"({self._quoted(clause.table_alias)}.{column} IS NULL OR {text})", params
+
+    def _quoted(self, name: str) -> str:
+        """Quote a table or alias as this version of Django does: 6.1 quotes aliases as well, under another name."""
+        quote = getattr(self, "quote_name", None) or self.quote_name_unless_alias
+        return str(quote(name))
+
+    def _joined(self, join: Any, sql: str, found: str, *, failing: bool) -> str:
+        name = "" if join.table_alias == join.table_name else f" {self._quoted(join.table_alias)}"
+        start = f"{join.join_type} {self._quoted(join.table_name)}{name} ON ("
+        if not sql.startswith(start) or not sql.endswith(")"):
+            raise StatementRefused("A join is written in an unknown way.", mend="Report the versions in use.")
+        rest = sql[len(start) : -1]
+        if failing:
+            rest = f"CASE WHEN {found} THEN ({rest}) ELSE FALSE END"
+        return f"{start}{found} AND ({rest}))"
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        query = self.query
+        if query.__class__.__module__ != "django.db.models.sql.query":
+            self._check_queries(query)
+        if query.combined_queries:
+            for part in query.combined_queries:
+                self._check_queries(part)
+        if query.explain_info is not None and query.explain_info.options:
+            self._refuse("EXPLAIN with options, which can count rows of other tenants")
+        made = super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        if self.met and query.subquery and not self.outermost and self.connection.vendor == "postgresql":
+            made = self._fenced(made)
+        if self.pending and made[0]:
+            raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
+        if self.outermost:
+            made = (made[0], tuple(made[1]))  # which no execute wrapper changes in its place
+            self._vouch([made])
+        return made
+
+    def _fenced(self, made: tuple[str, Any]) -> tuple[str, Any]:
+        """Keep PostgreSQL from making a join of a subquery whose columns can fail."""
+        if self.query.is_sliced or not any(can_fail(column) for column, *_ in self.select):
+            return made
+        return f"{made[0]} OFFSET 0", made[1]
+
+    def _check_queries(self, query: Any) -> None:
+        binding = current_binding()
+        if binding is None or (binding.system is None and binding.raw is None):
+            check_query(query, self.connection)
+            inner = getattr(query, "inner_query", None)
+            if inner is not None:
+                check_query(inner, self.connection)
+
+    def _vouch(self, statements: list[Any]) -> None:
+        guard = self.connection.tenantguard
+        touched = guard.touched
+        guard.vouched = [(sql, params, touched) for sql, params in statements]
+        if touched:
+            self.query.__dict__[TOUCHED] = True
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        guard = self.connection.tenantguard
+        self.outermost = True
+        before, guard.touched = guard.touched, False
+        try:
+            result = super().execute_sql(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.outermost = False
+            guard.vouched = []
+            guard.touched = before
+        self.lazy = kwargs.get("chunked_fetch", False) or bool(
+            self.connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
+        )
+        return result
+
+    def results_iter(self, results: Any = None, *args: Any, **kwargs: Any) -> Any:
+        lazy = kwargs.get("chunked_fetch", False) or self.lazy
+        rows = super().results_iter(results, *args, **kwargs)  # type: ignore[misc]
+        return _while_bound(rows) if lazy and self.query.__dict__.get(TOUCHED) else rows
+
+
+def _while_bound(rows: Any) -> Iterator[Any]:
+    """Give rows only while the tenant is bound that they were read for."""
+    seen = raw_binding()
+    pin = pin_of(current_binding())
+    for row in rows:
+        yield row
+        if raw_binding() is not seen and pin_of(current_binding()) != pin:
+            raise TenantMismatch(
+                "Rows that were read for one tenant are fetched while another is bound.",
+                mend="Iterate inside the block that began the query.",
+            )
+
+
+class ScopedDelete(ScopedCompiler):
+    """Mixin for DELETE."""
+
+    def _as_sql(self, query: Any) -> tuple[str, tuple[Any, ...]]:
+        name = self._quoted(query.base_table)
+        found = self.scoped(query.base_table, name, write=True)
+        where = query.where if found is None else guarded(found, query.where)
+        delete = f"DELETE FROM {name}"  # noqa: S608 - a quoted name
+        try:
+            sql, params = self.compile(where)
+        except FullResultSet:
+            return delete, ()
+        return f"{delete} WHERE {sql}", tuple(params)
+
+
+class ScopedUpdate(ScopedCompiler):
+    """Mixin for UPDATE."""
+
+    _found: tuple[str, list[object]] | None = None
+
+    def compile(self, node: Any) -> tuple[str, Any]:
+        if node is self.query.where and self._found is not None:
+            found, self._found = self._found, None
+            return super().compile(guarded(found, node))
+        return super().compile(node)
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        query = self.query
+        table = query.get_meta().db_table
+        self._found = self.scoped(table, self.connection.ops.quote_name(table), write=True)
+        self.pending = self._found is not None
+        if query.values:
+            check_update(self)
+        made = super().as_sql(*args, **kwargs)
+        if made[0] and query.base_table != table:
+            raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
+        return made
+
+
+class ScopedInsert(ScopedCompiler):
+    """Mixin for INSERT."""
+
+    returning_params: Any
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        query = self.query
+        check = InsertCheck(self)
+        check.run()
+        made = super(ScopedCompiler, self).as_sql(*args, **kwargs)  # type: ignore[misc]
+        target = conflict_target(self, check)
+        if target is not None:
+            made = [self._narrowed(sql, params, *target) for sql, params in made]
+        if self.outermost:
+            made = [(sql, tuple(params)) for sql, params in made]
+            self._vouch(made)
+        assert query is self.query
+        return made
+
+    def _narrowed(
+        self, sql: str, params: Any, suffix: str, where: str, given: list[object]
+    ) -> tuple[str, tuple[Any, ...]]:
+        before, found, after = sql.rpartition(suffix)
+        if not found or self.returning_params:
+            raise StatementRefused("An upsert is written in an unknown way.", mend="Report the versions in use.")
+        return f"{before}{suffix} WHERE {where}{after}", (*params, *given)
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        rows = super().execute_sql(*args, **kwargs)
+        InsertCheck.compare_returned(self, rows)
+        return rows
+
+
+_MIXINS: Final[dict[str, type]] = {
+    "SQLCompiler": ScopedCompiler,
+    "SQLAggregateCompiler": ScopedCompiler,
+    "SQLInsertCompiler": ScopedInsert,
+    "SQLDeleteCompiler": ScopedDelete,
+    "SQLUpdateCompiler": ScopedUpdate,
+}
+_made: Final[dict[type, type]] = {}
+
+
+_HOOKS: Final = (
+    "as_sql",
+    "_as_sql",
+    "compile",
+    "execute_sql",
+    "get_combinator_sql",
+    "get_from_clause",
+    "get_qualify_sql",
+)
+"""What a database's own compilers may not do otherwise than Django's, since the mixins stand there."""
+
+
+def _same_hooks(base: type, own: type) -> bool:
+    return all(getattr(base, hook, None) is getattr(own, hook, None) for hook in _HOOKS)
+
+
+def scoped_compiler(base: type, name: str) -> type:
+    """Return the scoped form of one of a database's compiler classes.
+
+    Args:
+        base: the class.
+        name: the name that Django asks for it by.
+
+    Raises:
+        StatementRefused: it is none that the barrier can stand in.
+    """
+    made = _made.get(base)
+    if made is None:
+        own = getattr(django_compilers, name, None)
+        if own is None or name not in _MIXINS or not issubclass(base, own) or not _same_hooks(base, own):
+            raise StatementRefused(
+                f"The compiler {base.__module__}.{base.__qualname__} is none that the barrier knows.",
+                mend="Use Django's own backends for SQLite and PostgreSQL.",
+            )
+        made = _made[base] = type(f"Scoped{name}", (_MIXINS[name], base), {"__module__": __name__})
+    return made

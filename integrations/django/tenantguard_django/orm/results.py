@@ -1,0 +1,84 @@
+"""What a query set has read answers only while the tenant is bound that it was read for.
+
+A query set keeps its rows, and answers from them without a statement, so no predicate reaches it: one that was
+evaluated for a tenant and kept (in a form, a module, a cache, a pickle, a prefetch) would give its rows to the next.
+Rows of shared models are anybody's.
+"""
+
+from collections.abc import AsyncIterator, Iterator
+from typing import Any, Final
+
+from django.db.models.query import QuerySet, RawQuerySet
+
+from tenantguard.binding import current_binding, raw_binding
+from tenantguard.errors import TenantMismatch
+from tenantguard.orm.pins import pin_of
+from tenantguard_django.orm.classify import belongs_to_tenants
+from tenantguard_django.orm.compilers import TOUCHED
+
+__all__ = ["install_result_pins"]
+
+_CACHE: Final = "_result_cache"
+_PIN: Final = "_tenantguard_pin"
+
+
+def _mismatch() -> TenantMismatch:
+    return TenantMismatch(
+        "A query set that was read for another tenant (or in a system context) is used for the bound one.",
+        mend="Use .all() to ask the database again.",
+    )
+
+
+class _ResultCache:
+    """The descriptor in the place of ``_result_cache``."""
+
+    def __get__(self, queryset: Any, owner: type | None = None) -> Any:
+        if queryset is None:
+            return self
+        own = queryset.__dict__
+        found = own.get(_CACHE)
+        if found is not None and _PIN in own and pin_of(current_binding()) != own[_PIN]:
+            raise _mismatch()
+        return found
+
+    def __set__(self, queryset: Any, value: Any) -> None:
+        own = queryset.__dict__
+        own[_CACHE] = value
+        if value is None:
+            own.pop(_PIN, None)
+            return
+        query = own.get("_query", own.get("query"))
+        if not value and query is not None and getattr(query, "is_empty", bool)():
+            return  # none()
+        if (query is not None and query.__dict__.get(TOUCHED)) or belongs_to_tenants(queryset.model):
+            own[_PIN] = pin_of(current_binding())
+
+
+def _touches(queryset: Any) -> bool:
+    return bool(queryset.query.__dict__.get(TOUCHED)) or belongs_to_tenants(queryset.model)
+
+
+def install_result_pins() -> None:
+    """Watch every query set of the process, once."""
+    if _CACHE in QuerySet.__dict__:
+        return
+    setattr(QuerySet, _CACHE, _ResultCache())
+    setattr(RawQuerySet, _CACHE, _ResultCache())
+    plain, plain_async = QuerySet._iterator, QuerySet.aiterator
+
+    def iterator(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:
+        seen, pin = raw_binding(), pin_of(current_binding())
+        for row in plain(self, *args, **kwargs):
+            yield row
+            if raw_binding() is not seen and pin_of(current_binding()) != pin and _touches(self):
+                raise _mismatch()
+
+    async def aiterator(self: Any, *args: Any, **kwargs: Any) -> AsyncIterator[Any]:
+        seen, pin = raw_binding(), pin_of(current_binding())
+        async for row in plain_async(self, *args, **kwargs):
+            yield row
+            if raw_binding() is not seen and pin_of(current_binding()) != pin and _touches(self):
+                raise _mismatch()
+
+    QuerySet._iterator = iterator
+    QuerySet.aiterator = aiterator

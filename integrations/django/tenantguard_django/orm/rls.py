@@ -1,0 +1,300 @@
+"""Wall three for Django: PostgreSQL's row-level security from the classification of the models.
+
+The policies, triggers and functions are the core's (`tenantguard.orm.rls`): the models are written down as SQLAlchemy's
+tables with the same classes, and `RlsPlan` does the rest. `EnableRowLevelSecurity` is the migration operation.
+`guard_transactions` tells PostgreSQL whose transaction it is: by ``SET LOCAL``, in the same message as ``BEGIN`` with
+psycopg 3, so it is gone with the transaction, also on persistent and pooled connections. In autocommit, where each
+statement is a transaction, a tenant's statement gets one of its own around it. A system context gets an empty setting,
+with which the database refuses every row of tenants: it is for a connection whose role may bypass the policies.
+"""
+
+import contextlib
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Final, TypeVar, final
+
+from django.apps import apps
+from django.db import connections, router
+from django.db.migrations.operations.base import Operation
+from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table
+from sqlalchemy.types import NullType
+
+from tenantguard.binding import Binding
+from tenantguard.errors import ConfigurationError, StatementRefused
+from tenantguard.orm import marks
+from tenantguard.orm.rls import RlsPlan, Seal
+from tenantguard.orm.rls.functions import TRANSACTION
+from tenantguard.orm.rls.seal import plain_value
+from tenantguard.orm.rls.setting import _SET, _psycopg
+from tenantguard_django.orm.classify import NO_GLOBAL, Child, Kind, Owned, Shared, kind_of_model
+from tenantguard_django.orm.connections import is_protected, settings_of_aliases
+from tenantguard_django.orm.guard import Guard
+from tenantguard_django.orm.keys import column_type
+
+__all__ = ["EnableRowLevelSecurity", "Seal", "guard_transactions", "metadata_of", "plan_of"]
+
+_T = TypeVar("_T")
+_WHICH: Final = f"SELECT {TRANSACTION}"
+
+
+# --- what should be in the database ------------------------------------------------------------------------
+
+
+def metadata_of(alias: str = "default", columns: Mapping[str, Iterable[str]] | None = None) -> MetaData:
+    """Return the tables of the installed models, with their classes, as SQLAlchemy knows them.
+
+    Args:
+        alias: the database; models that the routers keep out of it are left out.
+        columns: the names of the columns that there are so far, by table; ``None`` for all.
+
+    Raises:
+        ConfigurationError: a model's declaration can't serve.
+        UnclassifiedTable: a model is not classified.
+    """
+    metadata = MetaData()
+    for model in apps.get_models(include_auto_created=True):
+        opts = model._meta
+        if opts.proxy or not opts.managed or not router.allow_migrate_model(alias, model):
+            continue
+        known = None if columns is None else columns.get(opts.db_table)
+        if columns is not None and known is None:
+            continue
+        kind = kind_of_model(model)
+        if known is not None and not _key_columns(kind) <= set(known):
+            continue  # its key is made by a later migration
+        _table(metadata, kind, None if known is None else set(known))
+    return metadata
+
+
+def _key_columns(kind: Kind) -> set[str]:
+    if isinstance(kind, Owned):
+        return {key.column for key in (kind.key, *kind.narrower)}
+    return {own for own, _ in kind.pairs} if isinstance(kind, Child) else set()
+
+
+def _info(kind: Kind) -> dict[Any, Any]:
+    if isinstance(kind, Shared):
+        return marks.shared(kind.reason)
+    if isinstance(kind, Child):
+        return marks.owned_through(*(own for own, _ in kind.pairs))
+    everyone: Any = {NO_GLOBAL: False, None: True}.get(kind.everyone, kind.everyone)
+    dimensions = {key.dimension: key.column for key in kind.narrower}
+    return marks.owned(kind.key.column, dimensions=dimensions, global_rows=everyone)
+
+
+def _table(metadata: MetaData, kind: Kind, known: set[str] | None) -> None:
+    opts = kind.model._meta
+    if '"' in opts.db_table:
+        raise ConfigurationError(f"The table of {opts.label} is named with quotes.", mend="Name it without.")
+    made: list[Any] = []
+    for field in opts.local_concrete_fields:
+        if known is not None and field.column not in known:
+            continue
+        type_ = column_type(field) or NullType()
+        made.append(Column(field.column, type_, primary_key=field.primary_key, nullable=field.null))
+        if field.remote_field is not None and field.db_constraint:
+            target = field.target_field
+            owns = isinstance(kind, Child) and kind.field is field
+            made.append(
+                ForeignKeyConstraint(
+                    [field.column],
+                    [f"{target.model._meta.db_table}.{target.column}"],
+                    use_alter=not owns,  # the order of tables is that of parents and children
+                    name=f"{field.column}_fk",
+                    deferrable=True,
+                    initially="DEFERRED",
+                )
+            )
+    Table(opts.db_table, metadata, *made, info=_info(kind))
+
+
+def plan_of(
+    alias: str = "default",
+    *,
+    role: str,
+    schema: str = "public",
+    sealed: bool = True,
+    columns: Mapping[str, Iterable[str]] | None = None,
+) -> RlsPlan:
+    """Return what row-level security should be for the installed models.
+
+    Args:
+        alias: the database.
+        role: the role that the app logs in as, or that its login is a member of.
+        schema: the schema of the tables.
+        sealed: whether the setting must be sealed.
+        columns: see `metadata_of`.
+
+    Raises:
+        ConfigurationError: a model's declaration can't serve.
+        UnclassifiedTable: a model is not classified.
+    """
+    return RlsPlan(metadata_of(alias, columns), role=role, schema=schema, sealed=sealed)
+
+
+@final
+class EnableRowLevelSecurity(Operation):
+    """Bring the policies up to date with the models: a migration operation, repeated after changes of models.
+
+    It is for the tables and columns that the migrations have made so far, and does nothing on other databases.
+
+    Args:
+        role: the role that the app logs in as, or that its login is a member of. It must not own the tables.
+        schema: the schema of the tables.
+        sealed: whether the setting must be sealed; see `Seal`.
+    """
+
+    reduces_to_sql = True
+    reversible = True
+    atomic = True
+    elidable = False
+
+    def __init__(self, role: str, schema: str = "public", sealed: bool = True) -> None:
+        self.role = role
+        self.schema = schema
+        self.sealed = sealed
+
+    def deconstruct(self) -> tuple[str, list[Any], dict[str, Any]]:
+        """Return how it is written in a migration."""
+        given = {"role": self.role, "schema": self.schema, "sealed": self.sealed}
+        return type(self).__qualname__, [], given
+
+    def state_forwards(self, app_label: str, state: Any) -> None:
+        """Change nothing of the models."""
+
+    def database_forwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:  # noqa: ARG002
+        """Make what is missing, and drop what is outdated."""
+        self._run(schema_editor, to_state, down=False)
+
+    def database_backwards(self, app_label: str, schema_editor: Any, from_state: Any, to_state: Any) -> None:  # noqa: ARG002
+        """Take it all back."""
+        self._run(schema_editor, from_state, down=True)
+
+    def _run(self, editor: Any, state: Any, *, down: bool) -> None:
+        connection = editor.connection
+        if connection.vendor != "postgresql":
+            return
+        columns = {
+            model._meta.db_table: [field.column for field in model._meta.local_concrete_fields]
+            for model in state.apps.get_models(include_auto_created=True)
+            if not model._meta.proxy
+        }
+        plan = plan_of(connection.alias, role=self.role, schema=self.schema, sealed=self.sealed, columns=columns)
+        for block in plan.down() if down else plan.up():
+            for statement in block:
+                editor.execute(statement, params=None)
+
+    def describe(self) -> str:
+        """Return what it does, in words."""
+        return f"Enable row-level security for the role {self.role}"
+
+    @property
+    def migration_name_fragment(self) -> str:
+        """Return a part of a migration's name."""
+        return "row_level_security"
+
+
+# --- whose transaction it is -------------------------------------------------------------------------------
+
+
+def guard_transactions(alias: str = "default", *, seal: Seal | None = None) -> None:
+    """Have every transaction of a protected database tell PostgreSQL whose it is.
+
+    Args:
+        alias: the database; it counts for the connections of all threads.
+        seal: seals the setting, so that SQL injection can't become another tenant. Without it the setting is plain.
+
+    Raises:
+        ConfigurationError: the database is not protected, or none of PostgreSQL's.
+    """
+    connection: Any = connections[alias]
+    if not is_protected(alias) or connection.vendor != "postgresql":
+        raise ConfigurationError(
+            "guard_transactions() takes a protected database of PostgreSQL.", mend="Call protect(alias) before it."
+        )
+    connection.tenantguard.setting = settings_of_aliases[alias] = TransactionSetting(seal)
+
+
+@final
+class TransactionSetting:
+    """Sets the tenant for the running transaction.
+
+    Args:
+        seal: seals it, or ``None``.
+    """
+
+    __slots__ = ("_seal",)
+
+    def __init__(self, seal: Seal | None) -> None:
+        self._seal = seal
+
+    def run(self, guard: Guard, binding: Binding, execute: Callable[[], _T]) -> _T:
+        """Run a statement in a transaction that PostgreSQL knows the tenant of.
+
+        Args:
+            guard: the connection's.
+            binding: what is bound.
+            execute: runs the statement.
+
+        Raises:
+            StatementRefused: further tenants are read, which the database could not hold.
+        """
+        connection = guard.connection
+        body = _body(binding)
+        if not connection.autocommit:
+            if guard.told != body:
+                self._place(connection, body)
+                guard.told = body
+            return execute()
+        if not body:
+            return execute()
+        with connection.wrap_database_errors:
+            connection._set_autocommit(False)
+        try:
+            self._place(connection, body)
+            result = execute()
+            with connection.wrap_database_errors:
+                connection.connection.commit()
+        except BaseException:
+            with contextlib.suppress(Exception):  # the connection may be gone; the first error tells
+                connection.connection.rollback()
+            raise
+        finally:
+            with contextlib.suppress(Exception):
+                connection._set_autocommit(True)
+        return result
+
+    def _place(self, connection: Any, body: str) -> None:
+        driver = connection.connection
+        with connection.tenantguard.opened(), connection.wrap_database_errors:
+            if not body or self._seal is None:
+                _send(driver, _SET.format(f"'{body}'"))
+            elif self._seal.bound_to == "transaction":  # of no use to those who see it
+                value = self._seal.value(body, _send(driver, _WHICH))
+                _send(driver, _SET.format(f"'{value}'"))
+            else:
+                _send(driver, _SET, self._seal.value(body, str(_backend_pid(driver))))
+
+
+def _body(binding: Binding) -> str:
+    if binding.system is not None or binding.identity is None or binding.identity.tenant is None:
+        return ""
+    if binding.reads:
+        raise StatementRefused(
+            "Row-level security shows the rows of one tenant, and further tenants were to be read.",
+            mend="Use a database alias whose role may bypass row-level security.",
+        )
+    return plain_value(binding.identity)
+
+
+def _send(driver: Any, command: str, secret: str | None = None) -> str:
+    """Send a command, with what stands for ``{}`` in it as a parameter, and return the one value of its answer."""
+    if type(driver).__module__.startswith("psycopg."):
+        return _psycopg(driver, command, secret, is_async=False)
+    with driver.cursor() as cursor:
+        cursor.execute(command if secret is None else command.format("%s"), None if secret is None else (secret,))
+        return str(cursor.fetchone()[0]) if cursor.description else ""
+
+
+def _backend_pid(driver: Any) -> int:
+    pid: int = driver.pgconn.backend_pid if hasattr(driver, "pgconn") else driver.get_backend_pid()
+    return pid

@@ -1,0 +1,124 @@
+"""A small world: documents in folders, comments, labels, notes of any kind, and what all tenants share."""
+
+import uuid
+
+from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
+from django.contrib.contenttypes.models import ContentType
+from django.db import models
+from tenantguard_django.models import TenantModel
+from tenantguard_django.orm import owned, owned_through, shared
+
+
+@shared("countries: reference data")
+class Country(models.Model):
+    name = models.CharField(max_length=200)
+
+
+class Folder(TenantModel):
+    name = models.CharField(max_length=200)
+    parent = models.ForeignKey("self", null=True, blank=True, on_delete=models.CASCADE, related_name="children")
+
+
+class Label(TenantModel):
+    name = models.CharField(max_length=200)
+
+    class Meta:
+        constraints = [models.UniqueConstraint(fields=["tenant_id", "name"], name="label_name")]
+
+
+class Document(TenantModel):
+    title = models.CharField(max_length=200)
+    pages = models.IntegerField(default=1)
+    made = models.DateTimeField(null=True)
+    folder = models.ForeignKey(Folder, null=True, blank=True, on_delete=models.SET_NULL, related_name="documents")
+    country = models.ForeignKey(Country, null=True, on_delete=models.CASCADE, related_name="documents")
+    labels = models.ManyToManyField(Label, related_name="documents")
+    notes = GenericRelation("ormtests.Note")
+    slug = models.SlugField(null=True, unique=True)
+
+
+@owned_through("document")
+class Comment(models.Model):
+    text = models.CharField(max_length=200)
+    document = models.ForeignKey(Document, on_delete=models.CASCADE, related_name="comments")
+    reply_to = models.ForeignKey("self", null=True, on_delete=models.SET_NULL, related_name="replies")
+
+
+@owned_through("comment")
+class Reaction(models.Model):
+    kind = models.CharField(max_length=200)
+    comment = models.ForeignKey(Comment, on_delete=models.CASCADE, related_name="reactions")
+
+
+class Note(TenantModel):
+    text = models.CharField(max_length=200)
+    content_type = models.ForeignKey(ContentType, on_delete=models.CASCADE)
+    object_id = models.PositiveBigIntegerField()
+    about = GenericForeignKey()
+
+
+class Report(Document):
+    summary = models.CharField(max_length=200)
+
+
+class ReportProxy(Report):
+    class Meta:
+        proxy = True
+
+
+@owned("org", global_rows=True)
+class Template(models.Model):
+    org = models.CharField(max_length=40, null=True)
+    name = models.CharField(max_length=200)
+
+
+@owned("number")
+class Ticket(models.Model):
+    number = models.BigIntegerField()
+    title = models.CharField(max_length=200)
+
+
+@owned("organisation")
+class Project(models.Model):
+    id = models.UUIDField(primary_key=True, default=uuid.uuid4)
+    organisation = models.UUIDField()
+    title = models.CharField(max_length=200)
+
+
+@owned("id")
+class Organisation(models.Model):
+    id = models.CharField(max_length=128, primary_key=True)
+    title = models.CharField(max_length=200)
+
+
+@owned("organisation", dimensions={"workspace": "workspace"})
+class Task(models.Model):
+    organisation = models.ForeignKey(Organisation, on_delete=models.CASCADE)
+    workspace = models.CharField(max_length=40)
+    title = models.CharField(max_length=200)
+
+
+class Line(TenantModel):
+    """With the tenant in its primary key."""
+
+    pk = models.CompositePrimaryKey("tenant_id", "number")
+    number = models.IntegerField()
+    text = models.CharField(max_length=200)
+
+
+class FilledKey(models.ForeignKey):
+    """Fills itself in as it is written, as fields for the current user do."""
+
+    def pre_save(self, model_instance, add):
+        if getattr(model_instance, self.attname) is None:
+            setattr(model_instance, self.attname, model_instance.asked)
+        return getattr(model_instance, self.attname)
+
+
+class Filled(TenantModel):
+    folder = FilledKey(Folder, null=True, on_delete=models.CASCADE)
+    asked = None
+
+
+class Forgotten(models.Model):
+    text = models.CharField(max_length=200)

@@ -1,0 +1,110 @@
+"""The project's own tests."""
+
+import io
+
+from django.contrib.auth.models import User
+from django.core.management import call_command
+from django.db import connection, transaction
+from django.db.models import Count, F, Window
+from django.db.models.functions import RowNumber
+from django.test import LiveServerTestCase, TestCase, TransactionTestCase
+
+from shop.models import Product, Tag
+
+
+class Rows(TestCase):
+    @classmethod
+    def setUpTestData(cls):
+        cls.product = Product.objects.create(name="bread")
+        cls.product.tags.add(Tag.objects.create(name="fresh"))
+
+    def test_queries_are_counted_as_ever(self):
+        with self.assertNumQueries(1):
+            list(Product.objects.select_related("similar"))
+        with self.assertNumQueries(2):
+            list(Product.objects.prefetch_related("tags"))
+        with self.assertNumQueries(1):
+            Product.objects.create(name="roll", similar=self.product)
+        with self.assertNumQueries(4), transaction.atomic():
+            Product.objects.bulk_create([Product(name="1"), Product(name="2")])
+            self.product.save()
+
+    def test_rows_of_migrations_are_there(self):
+        assert Tag.objects.filter(name="first tag").exists()
+
+    def test_expressions(self):
+        assert Product.objects.annotate(n=Count("tags")).get().n == 1
+        assert Product.objects.annotate(n=Window(RowNumber())).get().n == 1
+        Product.objects.update(price=F("price") + 1)
+
+        Product.objects.all().delete()
+        assert Product.objects.in_bulk() == {}
+
+    def test_the_admin(self):
+        user = User.objects.create_superuser("root", "root@example.com", "secret")
+        self.client.force_login(user)
+        answer = self.client.post(
+            "/admin/shop/product/add/", {"name": "milk", "price": "1", "tags": [Tag.objects.first().pk]}, follow=True
+        )
+        self.assertContains(answer, "was added successfully")
+        self.assertContains(self.client.get("/admin/"), "milk")
+        assert self.client.post("/admin/login/", {"username": "x", "password": "y"}).status_code == 200
+
+    def test_hooks_on_commit(self):
+        with self.captureOnCommitCallbacks(execute=True) as hooks:
+            transaction.on_commit(lambda: Product.objects.count())
+        assert len(hooks) == 1
+
+
+class Transactions(TransactionTestCase):
+    def test_rows_are_committed_and_flushed(self):
+        assert Product.objects.count() == 0
+        with transaction.atomic():
+            Product.objects.create(name="bread")
+        assert Product.objects.count() == 1
+
+    def test_they_are_flushed_again(self):
+        assert Product.objects.count() == 0
+        Product.objects.create(name="bread")
+
+    def test_locks(self):
+        with transaction.atomic():
+            assert list(Product.objects.select_for_update()) == []
+
+    def test_fixtures(self):
+        Product.objects.create(name="bread")
+        out = io.StringIO()
+        call_command("dumpdata", "shop.product", stdout=out)
+        assert "bread" in out.getvalue()
+        call_command("showmigrations", stdout=out)
+        call_command("makemigrations", check=True, dry_run=True, stdout=out)
+        call_command("check", stdout=out)
+
+    def test_the_driver_is_guarded(self):
+        from tenantguard import bind, service_identity
+        from tenantguard.errors import StatementRefused
+
+        Product.objects.create(name="bread")
+        with bind(service_identity("test", tenant="a")):
+            assert [one.name for one in Product.objects.iterator()] == ["bread"]
+            for cursor in (connection.cursor(), connection.cursor().cursor, connection.connection.cursor()):
+                with self.assertRaises(StatementRefused):  # noqa: PT027 - the project has no pytest
+                    cursor.execute("SELECT name FROM shop_product")
+                with self.assertRaises(StatementRefused):  # noqa: PT027 - the project has no pytest
+                    cursor.executemany("SELECT name FROM shop_product", [()])
+                cursor.close()
+
+    def test_the_connection_can_be_looked_at(self):
+        assert connection.features.supports_transactions
+        assert Product.objects.count() == 0
+        assert connection.is_usable()
+        connection.close()
+        assert Product.objects.count() == 0
+
+
+class Serving(LiveServerTestCase):
+    def test_it_answers(self):
+        from urllib.request import urlopen
+
+        with urlopen(f"{self.live_server_url}/admin/login/") as answer:
+            assert answer.status == 200

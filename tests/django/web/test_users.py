@@ -1,0 +1,129 @@
+"""``request.user`` is the token's subject: nobody of the database, or a user that is found or made."""
+
+from collections.abc import Iterator
+from typing import Any
+
+import httpx2
+import pytest
+from django.contrib.auth import get_user_model
+from django.test import override_settings
+from tenantguard_django.test import TenantClient, identity_of
+from tenantguard_django.users import IdentityUser
+
+from tenantguard import Identity, system
+from tests.django.login import LOGIN, bearer, make_guard, settings_with
+from tests.django.web.servers import serve_asgi, serve_wsgi
+
+SERVERS = {"asgi": serve_asgi, "wsgi": serve_wsgi}
+
+
+@pytest.fixture(autouse=True)
+def no_users(django_tables: None) -> Iterator[None]:
+    forget_users()
+    yield
+    forget_users()
+
+
+def forget_users() -> None:
+    with system("the users of the tests"):
+        get_user_model().objects.all().delete()
+
+
+@pytest.fixture(params=SERVERS)
+def ask(request: pytest.FixtureRequest) -> Any:
+    """Return who the user is, by the sync and by the async way."""
+
+    def run(users: dict[str, Any] | None, **token: Any) -> str:
+        with (
+            override_settings(TENANTGUARD=settings_with(GUARD=make_guard(), USERS=users)),
+            SERVERS[request.param]() as url,
+        ):
+            one, other = (
+                httpx2.get(url + path, headers=bearer(**token)).json()["user"] for path in ("/whoami", "/awhoami")
+            )
+        assert one == other
+        return str(one)
+
+    return run
+
+
+def names() -> list[str]:
+    return sorted(get_user_model().objects.values_list("username", flat=True))
+
+
+def test_without_the_setting_the_subject_is_nobody_of_the_database(ask: Any) -> None:
+    assert ask(None) == "alice"
+    assert names() == []
+
+
+def test_a_subject_is_found_among_the_users_and_not_made_unless_the_setting_says_so(ask: Any) -> None:
+    assert ask({}) == ""
+    get_user_model().objects.create_user("alice")
+    assert ask({}) == "alice"
+    assert ask({}, subject="bob") == ""
+    assert names() == ["alice"]
+
+
+def test_a_subject_is_made_a_user_who_can_not_log_in_by_password(ask: Any) -> None:
+    assert ask({"CREATE": True}, subject="carol") == "carol"
+    assert names() == ["carol"]
+    made = get_user_model().objects.get(username="carol")
+    assert (made.has_usable_password(), made.is_staff, made.is_active) == (False, False, True)
+
+
+def test_staff_superusers_and_inactive_users_are_not_stood_for(ask: Any) -> None:
+    users = get_user_model().objects
+    users.create_superuser("root")
+    users.create_user("staff", is_staff=True)
+    users.create_user("gone", is_active=False)
+    for name in ("root", "staff", "gone"):
+        assert ask({"CREATE": True}, subject=name) == ""
+    assert ask({"STAFF": True}, subject="staff") == "staff"
+    assert ask({"STAFF": True}, subject="gone") == ""
+
+
+def test_it_is_the_subject_of_an_agent_and_services_have_no_account(ask: Any) -> None:
+    act = {"sub": "copilot", "actor_type": "agent"}
+    assert ask({"CREATE": True}, act=act) == "alice"
+    assert ask({"CREATE": True}, subject="sync", actor_type="service") == ""
+    assert names() == ["alice"]
+
+
+def test_the_project_may_name_users_itself(ask: Any) -> None:
+    def username(identity: Identity) -> str | None:
+        return None if identity.subject.id == "eve" else f"{identity.tenant.id}/{identity.subject.id}"  # type: ignore[union-attr]
+
+    settings = {"CREATE": True, "USERNAME": username}
+    assert ask(settings) == "acme/alice"
+    assert ask(settings, tenant="globex") == "globex/alice"
+    assert ask(settings, subject="eve") == ""
+
+
+def test_names_that_can_be_no_users_make_none(ask: Any) -> None:
+    assert ask({"CREATE": True}, subject="x" * 151) == ""
+    assert names() == []
+
+
+def test_an_identity_user_has_no_rights_and_can_not_be_saved() -> None:
+    user = IdentityUser(identity_of("alice", tenant="acme", issuer=LOGIN.url))
+    assert (user.is_authenticated, user.is_staff, user.pk) == (True, False, None)
+    assert not user.has_perm("web.add_document")
+    assert not user.has_perms(["web.add_document"])
+    assert not user.has_module_perms("web")
+    assert user == IdentityUser(identity_of("alice", tenant="globex", issuer=LOGIN.url))
+    assert user != IdentityUser(identity_of("alice", tenant="acme", issuer="https://other.example"))
+    with pytest.raises(NotImplementedError, match="USERS"):
+        user.save()
+
+
+def test_users_are_asked_for_only_when_somebody_asks() -> None:
+    from django.db import connection
+    from django.test.utils import CaptureQueriesContext
+
+    with (
+        override_settings(TENANTGUARD=settings_with(USERS={"CREATE": True})),
+        CaptureQueriesContext(connection) as asked,
+    ):
+        assert TenantClient(tenant="acme", issuer=LOGIN.url).get("/slow").status_code == 200
+        assert len(asked) == 0
+    assert names() == []
