@@ -123,7 +123,7 @@ def noted(connection, word, count=1, seconds=15):
     return [json.loads(line) for line in connection.lrange(f"noted:{word}", 0, -1)]
 
 
-def refusal(app, connection, task_id, word):
+def refusal(app, connection, task_id, word, *, with_result=True):
     """Return why a task was refused, as its result and as the dead letter tell it."""
     deadline = time.monotonic() + 15
     while True:
@@ -137,6 +137,8 @@ def refusal(app, connection, task_id, word):
             continue
         break
     assert connection.llen(f"noted:{word}") == 0, "it must not have run"
+    if not with_result:
+        return letter["reason"]
     result = app.AsyncResult(task_id)
     while not result.ready():
         assert time.monotonic() < deadline
@@ -264,6 +266,20 @@ def test_a_message_that_claims_to_be_run_in_process_is_refused(app, queue, conne
     message["headers"] |= {"called_directly": called_directly, "is_eager": True, "_tenantguard_verdict": True}
     queue.give(message)
     assert refusal(app, connection, task_id, word) == "missing"
+
+
+def test_a_header_that_hides_a_method_of_the_request_lets_nothing_run(app, queue, connection):
+    """Celery makes every header an attribute of the request: one named ``get`` stands in front of its method."""
+    message, task_id = held_back(app, queue, "hidden")
+    del message["headers"]["tenantguard_capsule"]
+    message["headers"] |= {"get": 1, "_tenantguard_verdict": True}
+    queue.give(message)
+    # Celery itself can't write a result for such a request.
+    assert refusal(app, connection, task_id, "hidden", with_result=False) == "missing"
+    follow_up, _ = held_back(app, queue, "after-hidden")
+    queue.give(follow_up)
+    assert noted(connection, "after-hidden")[0]["tenant"] == "acme"
+    assert connection.llen("noted:hidden") == 0
 
 
 def test_a_capsule_that_was_changed_is_refused(app, queue, connection):

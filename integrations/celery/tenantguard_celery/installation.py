@@ -8,6 +8,7 @@ left its verdict on the request; without one it is refused.
 
 import logging
 from collections.abc import Callable
+from contextvars import Token
 from typing import Any, Final
 
 from celery import Celery, Task, signals, states
@@ -26,6 +27,8 @@ logger = logging.getLogger("tenantguard.jobs")
 
 HEADER: Final = "tenantguard_capsule"
 _VERDICT: Final = "_tenantguard_verdict"
+_MAY_RUN: Final = object()
+"""The verdict for a task that runs with nobody bound, or as whoever is bound already. No header can be this object."""
 _OWN: Final = "_tenantguard_jobs"
 
 
@@ -111,11 +114,13 @@ def _before(task: Task, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
     if jobs is None:
         return
     request = task.request
-    text = request.get(HEADER)
-    if text is None and raw_binding() is not None:
-        setattr(request, _VERDICT, True)  # run in this process, by code that has somebody bound: `task.apply()`
+    # Headers are attributes of the request and may hide its methods, so that none is called here.
+    text = getattr(request, HEADER, None)
+    delivery = request.delivery_info or {}  # the worker's own, whatever the headers say
+    if text is None and delivery.get("is_eager") is True and raw_binding() is not None:
+        setattr(request, _VERDICT, _MAY_RUN)  # run in this process, by code that has somebody bound: `task.apply()`
         return
-    queue = str((request.delivery_info or {}).get("routing_key") or "")
+    queue = str(delivery.get("routing_key") or "")
     after = {name: getattr(request, name, None) for name in ("callbacks", "errbacks", "chain", "chord")}
     try:
         digest = _digest(task_id, args, kwargs, after)
@@ -125,7 +130,7 @@ def _before(task: Task, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
         setattr(request, _VERDICT, refused)
         jobs.bury(refused, task.name, queue, task_id)
         return
-    setattr(request, _VERDICT, True if block is None else enter_binding(_binding_in(block)))
+    setattr(request, _VERDICT, _MAY_RUN if block is None else enter_binding(_binding_in(block)))
 
 
 def _failed(fault: Exception) -> JobRefused:
@@ -139,7 +144,7 @@ def _binding_in(block: bind) -> Binding:
 
 def _after(task: Task, **_: Any) -> None:
     verdict = getattr(task.request, _VERDICT, None)
-    if verdict is not None and not isinstance(verdict, bool | JobRefused):
+    if isinstance(verdict, Token):
         leave_binding(verdict)
         setattr(task.request, _VERDICT, None)
 
@@ -159,8 +164,9 @@ def _guard(kind: type) -> None:
         request = self.request
         if getattr(self.app, _OWN, None) is not None and not request.called_directly:
             verdict = getattr(request, _VERDICT, None)
-            if verdict is None or isinstance(verdict, JobRefused):
-                _refuse(self, verdict or JobRefused("The capsule was not looked at.", reason="missing"))
+            if verdict is not _MAY_RUN and not isinstance(verdict, Token):
+                refused = verdict if isinstance(verdict, JobRefused) else None
+                _refuse(self, refused or JobRefused("The capsule was not looked at.", reason="missing"))
         return call(self, *args, **kwargs)
 
     guarded.__tenantguard__ = True  # type: ignore[attr-defined]
