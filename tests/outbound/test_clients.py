@@ -405,3 +405,56 @@ async def test_retries_over_connections_that_break_carry_the_caller_each_time(to
     finally:
         server.shutdown()
         server.server_close()
+
+
+class Bouncer(http.server.BaseHTTPRequestHandler):
+    """Answers one request on a connection and breaks the connection at the next one, each time anew."""
+
+    protocol_version = "HTTP/1.1"
+
+    def do_GET(self):
+        self.server.seen.append((self.path, {name.lower() for name in self.headers}))
+        self.close_connection = getattr(self, "answered", False)
+        if self.close_connection:
+            return
+        self.answered = True
+        self.send_response(200)
+        self.send_header("Content-Length", "0")
+        self.end_headers()
+
+    def log_message(self, *args):
+        pass
+
+
+@pytest.fixture
+def bouncer():
+    server = http.server.ThreadingHTTPServer(("127.0.0.1", 0), Bouncer)
+    server.seen = []
+    threading.Thread(target=server.serve_forever, daemon=True).start()
+    server.url = f"http://127.0.0.1:{server.server_address[1]}"
+    yield server
+    server.shutdown()
+    server.server_close()
+
+
+async def test_a_redirect_to_a_destination_that_is_tried_again_still_carries_nobody(town, bouncer):
+    town.stranger.redirects["/hook"] = (302, f"{bouncer.url}/delete-everything")
+    declared = type(town.destination())(bouncer.url, audience="billing", scopes="invoices:read")
+    async with open_client("aiohttp", [declared], town.exchange()) as client:
+        with bind(*caller(town.issuer, scopes=SCOPES)):
+            await client.get(f"{bouncer.url}/warm")
+            await client.get(f"{town.stranger_url}/hook", follow=True)
+    chosen = [names for path, names in bouncer.seen if path == "/delete-everything"]
+    assert len(chosen) == 2, "it was tried again"
+    assert not any("authorization" in names for names in chosen)
+
+
+async def test_a_redirect_away_from_a_destination_that_is_tried_again_still_keeps_nothing(town, bouncer):
+    town.billing.redirects["/away"] = (302, f"{bouncer.url}/landed")
+    async with open_client("aiohttp", [town.destination()], town.exchange()) as client:
+        with bind(*caller(town.issuer, scopes=SCOPES)):
+            await client.get(f"{bouncer.url}/warm")
+            await client.get(f"{town.billing_url}/away", headers={"X-Partner-Key": "s3cret"}, follow=True)
+    landed = [names for path, names in bouncer.seen if path == "/landed"]
+    assert len(landed) == 2, "it was tried again"
+    assert not any("x-partner-key" in names for names in landed)

@@ -66,7 +66,12 @@ class DestinationMiddleware:
             cargo = self._carrier.cargo(destination)
             request.headers.popall(cargo.header, None)
             request.headers[cargo.header] = await self._carrier.obtain(cargo)
-        response = await handler(request)
+        try:
+            response = await handler(request)
+        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
+            # aiohttp tries again on a new connection, by another call of this middleware for the same hop.
+            _sent_away.set(before)
+            raise
         if cargo is not None and response.status == 401:
             self._carrier.refused(cargo)
         if response.status in _REDIRECTS:
