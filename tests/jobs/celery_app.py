@@ -3,12 +3,25 @@
 import time
 from typing import Any
 
-from celery import Celery
+from celery import Celery, Task
 from tenantguard_celery import install
 
 from tests.jobs.settings import make_jobs, note, redis_url
 
 __all__ = ["make_app"]
+
+
+class Own(Task):  # type: ignore[type-arg]
+    """A base class as projects have one."""
+
+
+class LateClass(Task):  # type: ignore[type-arg]
+    """A task as a class."""
+
+    name = "celery.late_class"
+
+    def run(self, word: str) -> str:
+        return note(word)
 
 
 def make_app(broker: int) -> Celery:
@@ -52,4 +65,12 @@ def make_app(broker: int) -> Celery:
         time.sleep(0)
         return note(word)
 
+    # Tasks that come late, with classes of their own: some modules are imported when the app is finalized already.
+    app.finalize()
+
+    @app.task(name="celery.late", shared=False, base=Own)
+    def late(word: str) -> str:
+        return note(word)
+
+    app.register_task(LateClass())
     return app

@@ -258,6 +258,17 @@ def test_a_message_without_a_capsule_is_refused(app, queue, connection):
     assert refusal(app, connection, task_id, "stripped") == "missing"
 
 
+@pytest.mark.parametrize("task", ["celery.late", "celery.late_class"])
+def test_a_task_that_is_registered_late_with_a_class_of_its_own_is_guarded_too(app, queue, connection, task):
+    good, _ = held_back(app, queue, f"good-{task}", task)
+    queue.give(good)
+    assert noted(connection, f"good-{task}")[0]["tenant"] == "acme"
+    message, task_id = held_back(app, queue, f"stripped-{task}", task)
+    del message["headers"]["tenantguard_capsule"]
+    queue.give(message)
+    assert refusal(app, connection, task_id, f"stripped-{task}") == "missing"
+
+
 @pytest.mark.parametrize("called_directly", [True, False])
 def test_a_message_that_claims_to_be_run_in_process_is_refused(app, queue, connection, called_directly):
     word = f"eager-{called_directly}"

@@ -58,6 +58,7 @@ def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantg
     app.on_after_finalize.connect(_guard_tasks, weak=False)
     if app.finalized:
         _guard_tasks(app)
+    app._tasks.__class__ = _guarding(type(app._tasks))  # noqa: SLF001 - the registry of this very app
     if jobs.dead_letter is None and dead_letter_queue is not None:
         jobs.dead_letter = _sender_of_dead_letters(app, dead_letter_queue)
     _connect_signals()
@@ -153,6 +154,17 @@ def _guard_tasks(sender: Celery, **_: Any) -> None:
     for task in sender.tasks.values():
         _guard(type(task))
     _guard(sender.Task)
+
+
+def _guarding(registry: type) -> type:
+    """Return a kind of registry that guards tasks as they come, also those that come when the app is finalized."""
+
+    class Guarding(registry):  # type: ignore[misc]
+        def __setitem__(self, name: str, task: Any) -> None:
+            _guard(task if isinstance(task, type) else type(task))
+            super().__setitem__(name, task)
+
+    return Guarding
 
 
 def _guard(kind: type) -> None:
