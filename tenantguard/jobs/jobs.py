@@ -221,7 +221,8 @@ class Jobs:
             self._narrowed(task, declaration),
             service=self.service,
             audience=_audience(queue, task),
-            max_age=declaration.max_age,
+            # A task that was not declared has not been compared with it yet.
+            max_age=min(declaration.max_age, self._revocations.keep_for),
             arguments=arguments,
         )
 
@@ -386,4 +387,5 @@ _UNDECLARED: Final = JobDeclaration()
 
 
 def _audience(queue: str, task: str) -> str:
-    return f"{queue}/{task}"
+    """Queue and task in one text that no other pair of names makes."""
+    return f"{queue.replace('%', '%25').replace('/', '%2F')}/{task}"

@@ -216,6 +216,18 @@ async def test_a_capsule_expires():
     assert await refusal(text, made) == "expired"
 
 
+async def test_no_job_waits_longer_than_its_revocation_is_remembered():
+    made = jobs(revocations=Revocations(keep_for=4000))
+    capsule = await made.open(sealed(made, task="undeclared"), task="undeclared", queue="q")
+    assert capsule.expires_at <= time.time() + 4000
+
+
+async def test_queue_and_task_are_told_apart_whatever_is_in_their_names():
+    made = jobs()
+    assert await refusal(sealed(made, queue="a/b", task="c"), made, queue="a", task="b/c") == "audience"
+    assert await refusal(sealed(made, queue="a%2Fb", task="c"), made, queue="a/b", task="c") == "audience"
+
+
 async def test_a_missing_capsule_is_refused():
     for nothing in (None, ""):
         assert await refusal(nothing) == "missing"
