@@ -31,6 +31,9 @@ class PresentedToken(NamedTuple):
     token: str
     scheme: Literal["Bearer", "DPoP"] = "Bearer"
 
+    def __repr__(self) -> str:
+        return f"PresentedToken(scheme={self.scheme!r})"
+
 
 def read_authorization(value: bytes, *, dpop: bool = False) -> PresentedToken:
     """Return the token of an Authorization header.

@@ -96,6 +96,13 @@ class Answer(msgspec.Struct, frozen=True):
     expires_in: int | None = None
     scope: str | None = None
 
+    def __repr__(self) -> str:
+        return "Answer(...)"
+
+    def __rich_repr__(self) -> list[tuple[str, Any]]:
+        """Tell no token to tracebacks that are printed with their variables."""
+        return []
+
 
 class _Refusal(msgspec.Struct, frozen=True):
     error: str
@@ -208,11 +215,11 @@ def _check(answer: Answer, request: TokenRequest, names: ClaimNames, actor_token
             expires_at = min(claims["exp"], expires_at if expires_at is not None else now + MAX_LIFETIME)
     if expires_at is None:
         raise Unusable("the token service does not say how long its token is good")
-    if expires_at <= now:
-        raise Unusable("the token service issued a token that has expired")
     if identity is not None and identity.expires_at is not None:
         # Not used longer than the token that it was made from, whatever the token service says.
         expires_at = min(expires_at, identity.expires_at)
+    if expires_at <= now:
+        raise Unusable("the token service issued a token that has expired")
     return UsableToken(token, expires_at, now)
 
 

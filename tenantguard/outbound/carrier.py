@@ -7,6 +7,7 @@ two things alone: the origin of the URL, and who is bound at the moment of askin
 import logging
 from collections.abc import Iterable, Mapping
 from typing import Any, Final, NamedTuple, final
+from urllib.parse import unquote_to_bytes
 
 import httpx2
 
@@ -15,7 +16,7 @@ from tenantguard.errors import ConfigurationError, OutboundError
 from tenantguard.outbound.destinations import Destination, Destinations
 from tenantguard.outbound.exchange import TokenExchange
 from tenantguard.outbound.mistakes import PLAIN_HEADERS, mistakes_in
-from tenantguard.outbound.token_requests import TXN_TOKEN, TokenRequest, bound_caller, exchange_key
+from tenantguard.outbound.token_requests import ACCESS_TOKEN, TXN_TOKEN, TokenRequest, bound_caller, exchange_key
 from tenantguard.outbound.transactions import TXN_TOKEN_HEADER
 
 __all__ = ["HARMLESS_HEADERS", "Cargo", "Carrier", "headers_as_bytes", "refuse_body"]
@@ -52,6 +53,9 @@ class Cargo(NamedTuple):
     header: str
     value: str | None = None
     wanted: TokenRequest | None = None
+
+    def __repr__(self) -> str:
+        return f"Cargo({self.header!r})"
 
     def with_token(self, token: str) -> str:
         """Return the header's value for a token."""
@@ -228,11 +232,7 @@ class Carrier:
             return _NO_NAMES
         stranger = destination is None
         credential = binding.credential
-        if (
-            credential is not None
-            and credential.length <= len(target)
-            and credential.reveal().encode("utf-8", "surrogatepass") in target
-        ):
+        if credential is not None and credential.length <= len(target) and _holds(target, credential.reveal()):
             raise OutboundError(
                 f"The URL of a request to {_where(destination)} holds the caller's own token.",
                 mend="Declare a destination; never put a token into a URL.",
@@ -257,6 +257,12 @@ class Carrier:
             )
         logger.warning("Taken off a request to %s, since it came in from the caller: %s.", where, ", ".join(names))
         return names
+
+
+def _holds(target: bytes, token: str) -> bool:
+    """True if a URL holds the token, as it is or escaped as opaque tokens with ``+``, ``/`` or ``=`` must be."""
+    encoded = token.encode("utf-8", "surrogatepass")
+    return encoded in target or (b"%" in target and encoded in unquote_to_bytes(target))
 
 
 def _where(destination: Destination | None) -> str:
@@ -285,6 +291,12 @@ def _forwarded(destination: Destination) -> Cargo:
         )
     if credential.token_type == TXN_TOKEN:
         return Cargo(TXN_TOKEN_HEADER, credential.reveal())
+    if credential.token_type != ACCESS_TOKEN:
+        # A job's assertion, by which the token service alone is told for whom this service acts.
+        raise OutboundError(
+            f"A job's assertion can't be forwarded to {destination}: it is for the token service alone.",
+            mend='Use mode="exchange".',
+        )
     return Cargo("authorization", f"Bearer {credential.reveal()}")
 
 

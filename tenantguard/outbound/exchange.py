@@ -311,6 +311,12 @@ class TokenExchange:
         details: dict[str, str] = {}
         identity = request.identity
         if identity is not None:
+            if identity.expires_at is not None and identity.expires_at <= time():
+                return Fault(
+                    "the caller's own token has expired",
+                    "Let work that outlives its request run as a job.",
+                    endpoint_at_fault=False,
+                )
             proof = self._actor_token(deadline)
             if isinstance(proof, Fault):
                 return proof

@@ -8,7 +8,7 @@ import pytest
 from tenantguard import Issuer, TenantGuard
 from tenantguard.binding import Credential
 from tenantguard.context import bind
-from tenantguard.errors import ExchangeError, NotBound
+from tenantguard.errors import ExchangeError, NotBound, OutboundError
 from tenantguard.identity import Actor, ActorType, Identity, Tenant
 from tenantguard.jobs import JobKeys, Jobs
 from tenantguard.outbound import Destination, TokenExchange, http_client
@@ -127,6 +127,15 @@ async def test_without_an_audience_for_assertions_a_job_calls_nobody(town):
     made = jobs(town[0], assertion_audience=None)
     with pytest.raises(NotBound):
         await call(town, made, sealed(made))
+
+
+async def test_the_assertion_of_a_job_is_never_forwarded_to_a_destination(town):
+    issuer, billing, destination = town
+    made = jobs(issuer)
+    forward = Destination(destination.base_url, mode="forward")
+    with pytest.raises(OutboundError, match="forwarded"):
+        await call((issuer, billing, forward), made, sealed(made))
+    assert billing.requests == []
 
 
 def test_the_guard_makes_jobs_with_its_own_revocations():

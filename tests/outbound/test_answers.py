@@ -175,6 +175,13 @@ def test_a_token_is_not_used_longer_than_the_caller_s_own():
     assert found.expires_at == identity.expires_at
 
 
+def test_a_token_that_was_made_from_one_that_has_expired_is_refused():
+    identity, credential = caller(ISSUER, expires_in=-5)
+    found = read(answer(expires_in=3600), request=TokenRequest.on_behalf_of(identity, credential, BILLING))
+    assert isinstance(found, Fault)
+    assert "expired" in found.message
+
+
 def test_the_claim_names_can_be_those_of_another_issuer():
     names = ClaimNames(tenant="org_id", subject=None)
     token = minted("pairwise-77", tenant="ignored", claims={"org_id": "acme"})

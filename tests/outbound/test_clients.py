@@ -2,6 +2,7 @@
 
 import http.server
 import threading
+from urllib.parse import quote
 
 import anyio
 import jwt
@@ -285,6 +286,16 @@ async def test_the_caller_s_token_in_a_url_is_always_refused(town, kind):
         for url in (town.stranger_url, town.billing_url):
             with bind(identity, credential), pytest.raises(OutboundError, match="URL"):
                 await client.get(f"{url}/x?access_token={credential.reveal()}")
+    assert town.stranger.requests == town.billing.requests == []
+
+
+async def test_a_token_that_a_url_must_escape_is_refused_there_too(town, kind):
+    identity, _ = caller(town.issuer)
+    opaque = Credential("mF_9.B5f/4+1JqM/c2VjcmV0Zm9yYWxpY2U==")
+    async with open_client(kind, [town.destination()], town.exchange()) as client:
+        for url in (town.stranger_url, town.billing_url):
+            with bind(identity, opaque), pytest.raises(OutboundError, match="URL"):
+                await client.get(f"{url}/x?access_token={quote(opaque.reveal(), safe='')}")
     assert town.stranger.requests == town.billing.requests == []
 
 

@@ -8,14 +8,17 @@ from contextlib import closing
 
 import anyio
 import jwt
+import msgspec
 import pytest
 from starlette.responses import HTMLResponse, PlainTextResponse, RedirectResponse, Response
 
+from tenantguard.bearer import PresentedToken
 from tenantguard.binding import Credential, current_binding
 from tenantguard.context import bind
 from tenantguard.errors import ConfigurationError, ExchangeError, NotBound
-from tenantguard.outbound import Destination, TokenExchange, TokenRequest
+from tenantguard.outbound import Cargo, Destination, TokenExchange, TokenRequest
 from tenantguard.outbound import exchange as exchange_module
+from tenantguard.outbound.answers import Answer
 from tenantguard.testing import DevClient
 from tests.support.callers import caller
 from tests.support.capture import CapturingApp, ScriptedEndpoint
@@ -347,9 +350,10 @@ async def test_the_circuit_closes_again_when_the_token_service_recovers(issuer, 
 async def test_refusals_of_single_callers_never_open_the_circuit(issuer):
     exchange = client(issuer.token_endpoint)
     for number in range(8):
-        expired = caller(issuer, f"user{number}", expires_in=-10)
+        identity, expired = caller(issuer, f"user{number}", expires_in=-10)
+        identity = msgspec.structs.replace(identity, expires_at=None)  # as of an opaque token: only its issuer knows
         with pytest.raises(ExchangeError, match="refused with invalid_request"):
-            await exchange.exchange(*expired, BILLING)
+            await exchange.exchange(identity, expired, BILLING)
     with pytest.raises(ExchangeError, match="invalid_scope"):
         await exchange.exchange(*caller(issuer, scopes="documents:read"), BILLING)
     assert await exchange.exchange(*caller(issuer, scopes="invoices:read"), BILLING)
@@ -443,6 +447,16 @@ async def test_a_redirecting_token_endpoint_tells_the_target_nothing(issuer, scr
 # --- bounds and configuration -------------------------------------------------------------------------------
 
 
+async def test_work_that_outlives_the_caller_s_token_gets_no_token_from_a_lenient_token_service(issuer, scripted):
+    identity, credential = caller(issuer, expires_in=-5)
+    exchange = client(scripted.url)
+    for _ in range(6):
+        with pytest.raises(ExchangeError, match="the caller's own token has expired"):
+            await exchange.exchange(identity, credential, BILLING)
+    exchange.close()
+    assert scripted.forms == [], "nobody was asked, and the circuit stays closed for others"
+
+
 async def test_the_number_of_kept_tokens_is_bounded_and_used_ones_stay(issuer, counted):
     exchange = client(counted.token_endpoint, max_tokens=3)
     callers = [caller(issuer, f"user{number}", scopes="invoices:read") for number in range(6)]
@@ -492,7 +506,11 @@ def test_no_repr_shows_a_secret_or_a_token(issuer):
     identity, credential = caller(issuer, scopes="invoices:read")
     request = TokenRequest.on_behalf_of(identity, credential, BILLING)
     token = exchange.obtain_blocking(request)
+    cargo = Cargo("authorization", f"Bearer {token}", request)
+    answer = Answer(access_token=token, token_type="Bearer")
+    presented = PresentedToken(token)
     shown = repr([exchange, exchange._endpoint, exchange._cache.find(request.key), request, Credential(token)])
+    shown += repr([cargo, answer, presented]) + f"{cargo} {answer} {presented}"
     assert SECRET not in shown
     assert token not in shown
     assert credential.reveal() not in shown
