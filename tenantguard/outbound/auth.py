@@ -19,8 +19,8 @@ from tenantguard.outbound.exchange import TokenExchange
 __all__ = ["AuthFlow", "DestinationAuth", "guard_hop"]
 
 _MARK: Final = "tenantguard.destination"
-"""Request extension that says at which destination the request began, and with which URL. It goes along with redirects,
-which make a request with a URL object of its own."""
+"""Request extension that says at which destination the request began, if at one, and with which URL. It goes along with
+redirects, which make a request with a URL object of its own."""
 
 
 class AuthFlow:
@@ -93,14 +93,28 @@ class AuthFlow:
         """Take off the request what may not go where it goes; return the destination whose token it must carry."""
         carrier, url, extensions = self._carrier, request.url, request.extensions
         destination = carrier.destinations.find(url)
-        if _MARK in extensions and extensions[_MARK][0] is not destination:
-            leave_origin(request)
+        began = extensions.get(_MARK)
+        if began is not None and began[0] is not destination:
+            # The app follows a redirect by itself (`Response.next_request`): who sent it here may choose no call.
+            if began[0] is not None:
+                leave_origin(request)
+            destination = None
         for name in carrier.mistakes(destination, url.raw_path, request.headers.raw):
             request.headers.pop(name, None)
-        if destination is None:
-            return None
         extensions[_MARK] = (destination, url)
-        return None if destination.mode == "none" else destination
+        return None if destination is None or destination.mode == "none" else destination
+
+    def look(self, request: Any) -> None:
+        """Look at a request just before it is sent; the last request hook of the clients.
+
+        Raises:
+            OutboundError: it left its destination's origin and has a body, or it was sent with another auth than this
+                one and holds what came in from the caller.
+        """
+        guard_hop(request)
+        if _MARK not in request.extensions:
+            for name in self._carrier.mistakes(None, request.url.raw_path, request.headers.raw):
+                request.headers.pop(name, None)
 
 
 @final
@@ -109,7 +123,8 @@ class DestinationAuth(AuthFlow, httpx2.Auth):
 
     Works with `httpx2.AsyncClient` and `httpx2.Client`. Whoever is bound when the request is sent is whom it is sent
     for; the client and its connections know nobody. An ``Authorization`` header of the app's own on a request to a
-    destination is replaced.
+    destination is replaced. A client that follows redirects needs `guard_hop` as its last request hook too, which the
+    clients of this package have: by itself, httpx2 takes a ``Txn-Token`` along to wherever it is redirected.
 
     Args:
         destinations: who may receive something: one `Destination`, or several.
@@ -131,8 +146,10 @@ def guard_hop(request: Any) -> None:
     Raises:
         OutboundError: it left the origin and has a body.
     """
-    began: tuple[Destination, object] | None = request.extensions.get(_MARK)
-    if began is not None and began[1] is not request.url and not began[0].matches(request.url):
+    began: tuple[Destination | None, object] | None = request.extensions.get(_MARK)
+    if began is None or began[0] is None:
+        return
+    if began[1] is not request.url and not began[0].matches(request.url):
         leave_origin(request)
 
 

@@ -11,7 +11,7 @@ from typing import Any
 
 import httpx2
 
-from tenantguard.outbound.auth import DestinationAuth, guard_hop
+from tenantguard.outbound.auth import DestinationAuth
 from tenantguard.outbound.destinations import Destination, Destinations
 from tenantguard.outbound.exchange import TokenExchange
 
@@ -41,10 +41,11 @@ def http_client(
         TypeError: ``auth`` is among the options, or ``base_url`` with one destination.
     """
 
-    async def look(request: httpx2.Request) -> None:
-        guard_hop(request)
-
     auth = DestinationAuth(destinations, exchange, strict=strict)
+
+    async def look(request: httpx2.Request) -> None:
+        auth.look(request)
+
     return httpx2.AsyncClient(auth=auth, **client_options(destinations, options, look))
 
 
@@ -57,7 +58,7 @@ def sync_http_client(
 ) -> httpx2.Client:
     """Return a blocking client, for threads and scripts. Otherwise as `http_client`."""
     auth = DestinationAuth(destinations, exchange, strict=strict)
-    return httpx2.Client(auth=auth, **client_options(destinations, options, guard_hop))
+    return httpx2.Client(auth=auth, **client_options(destinations, options, auth.look))
 
 
 def client_options(destinations: Any, options: dict[str, Any], look: Any) -> dict[str, Any]:

@@ -5,6 +5,7 @@ import threading
 from urllib.parse import quote
 
 import anyio
+import anyio.to_thread
 import jwt
 import pytest
 
@@ -196,6 +197,52 @@ async def test_a_stranger_that_redirects_to_a_destination_can_not_choose_what_is
             await client.send("POST", f"{town.stranger_url}/hook", body=b"event", follow=True)
     assert [one.target for one in town.billing.requests] == ["/delete-everything", "/really"]
     assert [one.bearer for one in town.billing.requests] == [None, None]
+
+
+HTTPX = ("httpx2", "httpx2-sync", "httpx", "httpx-sync")
+
+
+async def in_thread_or_loop(client, call):
+    found = await anyio.to_thread.run_sync(call) if client.kind.endswith("-sync") else call()
+    return await found if hasattr(found, "__await__") else found
+
+
+@pytest.mark.parametrize("kind", HTTPX, indirect=True)
+async def test_who_follows_redirects_by_hand_lets_no_stranger_choose_what_is_called_for_the_caller(town, kind):
+    town.stranger.redirects["/hook"] = (302, f"{town.billing_url}/delete-everything")
+    town.billing.redirects["/delete-everything"] = (302, "/really")
+    async with open_client(kind, [town.destination()], town.exchange()) as client:
+        with bind(*caller(town.issuer, scopes=SCOPES)):
+            answer = await in_thread_or_loop(client, lambda: client.client.get(f"{town.stranger_url}/hook"))
+            while answer.next_request is not None:
+                following = answer.next_request
+                answer = await in_thread_or_loop(client, lambda: client.client.send(following))  # noqa: B023
+            await client.get(f"{town.billing_url}/next")
+    assert [one.target for one in town.billing.requests] == ["/delete-everything", "/really", "/next"]
+    assert [one.bearer is not None for one in town.billing.requests] == [False, False, True]
+
+
+@pytest.mark.parametrize("auth", [None, ("user", "password")], ids=["no auth", "another auth"])
+@pytest.mark.parametrize("kind", HTTPX, indirect=True)
+async def test_a_request_with_an_auth_of_its_own_hands_nobody_what_came_in(town, kind, auth):
+    identity, credential = caller(town.issuer, scopes=SCOPES)
+    copied = {"Authorization": f"Bearer {credential.reveal()}", "X-Copy": credential.reveal()}
+    for url in (town.stranger_url, town.billing_url):
+        for strict in (True, False):
+            async with open_client(kind, [town.destination()], town.exchange(), strict=strict) as client:
+
+                def call(client=client, url=url):
+                    return client.client.get(f"{url}/x", auth=auth, headers=copied)
+
+                with bind(identity, credential):
+                    if strict:
+                        with pytest.raises(OutboundError):
+                            await in_thread_or_loop(client, call)
+                    else:
+                        await in_thread_or_loop(client, call)
+    assert (len(town.stranger.requests), len(town.billing.requests)) == (1, 1)
+    for captured in (*town.stranger.requests, *town.billing.requests):
+        assert not secrets_in(captured, credential.reveal())
 
 
 async def test_redirects_are_not_followed_unless_asked_for(town):

@@ -8,7 +8,7 @@ from typing import Any, final
 
 import httpx
 
-from tenantguard.outbound import AuthFlow, Destination, Destinations, TokenExchange, client_options, guard_hop
+from tenantguard.outbound import AuthFlow, Destination, Destinations, TokenExchange, client_options
 
 __all__ = ["DestinationAuth", "http_client", "sync_http_client"]
 
@@ -50,10 +50,11 @@ def http_client(
         ConfigurationError: a mode needs a token service and there is none.
     """
 
-    async def look(request: httpx.Request) -> None:
-        guard_hop(request)
-
     auth = DestinationAuth(destinations, exchange, strict=strict)
+
+    async def look(request: httpx.Request) -> None:
+        auth.look(request)
+
     return httpx.AsyncClient(auth=auth, **client_options(destinations, options, look))
 
 
@@ -66,4 +67,4 @@ def sync_http_client(
 ) -> httpx.Client:
     """Return a blocking client, for threads and scripts. Otherwise as `http_client`."""
     auth = DestinationAuth(destinations, exchange, strict=strict)
-    return httpx.Client(auth=auth, **client_options(destinations, options, guard_hop))
+    return httpx.Client(auth=auth, **client_options(destinations, options, auth.look))
