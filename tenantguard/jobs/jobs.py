@@ -238,6 +238,8 @@ class Jobs:
             return declaration.runs_as
         worker = Actor(self.service, ActorType.SERVICE)
         changes: dict[str, object] = {"scopes": bound.scopes & declaration.scopes, "confirmation": None}
+        if task not in self._declared:
+            changes["authorization_details"] = ()  # rights as well (RFC 9396)
         if bound.actor.id != self.service:  # a job that a job starts is of the same worker
             changes["actor"] = worker
             changes["prior_actors"] = (bound.actor, *bound.prior_actors) if bound.is_delegated else ()

@@ -95,6 +95,13 @@ async def test_a_task_that_was_not_declared_has_no_scope_at_all():
     assert (found.tenant.id, found.scopes) == ("acme", frozenset())
 
 
+async def test_a_task_that_was_not_declared_has_no_authorization_details_either():
+    made = jobs()
+    assert (await opened(sealed(made), made)).authorization_details == identity().authorization_details
+    undeclared = await opened(sealed(made, task="undeclared"), made, task="undeclared")
+    assert undeclared.authorization_details == ()
+
+
 async def test_a_job_that_a_job_starts_can_only_lose_rights_and_does_not_lengthen_the_chain():
     made = jobs()
     made.declare("next", scopes="documents:read documents:write")
