@@ -30,8 +30,10 @@ _DEFINERS = """
     WHERE p.prosecdef AND n.nspname NOT IN ('pg_catalog', 'information_schema')
     AND NOT (n.nspname = 'tenantguard' AND p.proname = 'bound')
     AND p.prorettype NOT IN (CAST('pg_catalog.trigger' AS regtype), CAST('pg_catalog.event_trigger' AS regtype))
-    AND pg_catalog.has_function_privilege(:role, p.oid, 'EXECUTE')
-    AND pg_catalog.has_schema_privilege(:role, n.oid, 'USAGE')
+    AND EXISTS (
+      SELECT FROM unnest(CAST(:roles AS text[])) AS r WHERE pg_catalog.has_function_privilege(r, p.oid, 'EXECUTE')
+      AND pg_catalog.has_schema_privilege(r, n.oid, 'USAGE')
+    )
 """
 _LEAKPROOF = """
     SELECT CAST(CAST(p.oid AS regprocedure) AS text) AS name
@@ -41,8 +43,19 @@ _LEAKPROOF = """
       SELECT FROM pg_catalog.pg_depend AS d
       WHERE d.classid = CAST('pg_catalog.pg_proc' AS regclass) AND d.objid = p.oid AND d.deptype = 'e'
     )
-    AND pg_catalog.has_function_privilege(:role, p.oid, 'EXECUTE')
-    AND pg_catalog.has_schema_privilege(:role, n.oid, 'USAGE')
+    AND EXISTS (
+      SELECT FROM unnest(CAST(:roles AS text[])) AS r WHERE pg_catalog.has_function_privilege(r, p.oid, 'EXECUTE')
+      AND pg_catalog.has_schema_privilege(r, n.oid, 'USAGE')
+    )
+"""
+
+
+_CREATES = """
+    SELECT n.nspname::text AS name FROM pg_catalog.pg_namespace AS n
+    WHERE NOT pg_catalog.starts_with(n.nspname::text, 'pg_') AND EXISTS (
+      SELECT FROM unnest(CAST(:roles AS text[])) AS r WHERE pg_catalog.has_schema_privilege(r, n.oid, 'CREATE')
+      OR n.nspowner = (SELECT oid FROM pg_catalog.pg_roles WHERE rolname = r)
+    ) ORDER BY 1
 """
 
 
@@ -92,12 +105,12 @@ def _check_grants(live: Live) -> None:
     plan, role = live.plan, live.plan.role
     for table, oid in live.oids.items():
         for right in ("TRUNCATE", "REFERENCES", "TRIGGER"):
-            if live.may(right, oid):
+            if live.anyone_may(right, oid):
                 message = f"The app's role has {right} on it, which no policy looks at."
                 live.report("too-many-rights", table.fullname, message)
         deletes, kept = plan.withheld(table)
-        carried = [f"UPDATE of {name}" for name in sorted(kept) if live.may_update(oid, name)]
-        carried += ["DELETE"] if deletes and live.may("DELETE", oid) else []
+        carried = [f"UPDATE of {name}" for name in sorted(kept) if live.may_update(oid, name, anyone=True)]
+        carried += ["DELETE"] if deletes and live.anyone_may("DELETE", oid) else []
         if carried:
             message = f"The app's role has {', '.join(carried)} on it, which foreign keys carry on to every tenant."
             live.report("too-many-rights", table.fullname, message)
@@ -111,18 +124,7 @@ def _check_grants(live: Live) -> None:
         if live.value(uses, role=role, n=schema) is False:
             message = "The app's role may not use the schema."
             live.report("missing-rights", schema, message, severity=Severity.WARNING)
-    creates = (
-        "SELECT pg_catalog.has_schema_privilege(:role, oid, 'CREATE') FROM pg_catalog.pg_namespace WHERE nspname = :n"
-    )
-    for schema in [*plan.schemas, "tenantguard"]:
-        if live.value(creates, role=role, n=schema):
-            live.report("may-create", schema, "The app's role may make tables and functions in this schema.")
-    if live.value("SELECT pg_catalog.has_database_privilege(:role, current_database(), 'TEMPORARY')", role=role):
-        live.report(
-            "may-create-temporary",
-            role,
-            "The app's role may make temporary tables, which stand before the real ones on a pooled connection.",
-        )
+    _check_creation(live)
     for row in live.rows(
         "SELECT CAST(d.defaclrole AS regrole) AS owner FROM pg_catalog.pg_default_acl AS d, LATERAL "
         "pg_catalog.aclexplode(d.defaclacl) AS a WHERE d.defaclobjtype = 'r' AND (a.grantee = 0 OR "
@@ -134,6 +136,34 @@ def _check_grants(live: Live) -> None:
             str(row.owner),
             "Tables that this role makes are the app's at once, before they have policies.",
             "Revoke it: ALTER DEFAULT PRIVILEGES FOR ROLE ... REVOKE ALL ON TABLES FROM ...",
+        )
+
+
+def _check_creation(live: Live) -> None:
+    """Look at where a table or function could be made that a search_path left on a connection finds before the real."""
+    for row in live.rows(_CREATES, roles=live.reach):
+        live.report(
+            "may-create",
+            row.name,
+            "The app's role may make tables and functions in this schema.",
+            "REVOKE CREATE ON SCHEMA ... FROM PUBLIC and the app's role; let another role own it.",
+        )
+    of_database = (
+        "SELECT EXISTS (SELECT FROM unnest(CAST(:roles AS text[])) AS r "
+        "WHERE pg_catalog.has_database_privilege(r, current_database(), :right))"
+    )
+    if live.value(of_database, roles=live.reach, right="CREATE"):
+        live.report(
+            "may-create",
+            live.plan.role,
+            "The app's role may make schemas in this database, and tables and functions in those.",
+            "REVOKE CREATE ON DATABASE ... FROM the app's role; let another role own the database.",
+        )
+    if live.value(of_database, roles=live.reach, right="TEMPORARY"):
+        live.report(
+            "may-create-temporary",
+            live.plan.role,
+            "The app's role may make temporary tables, which stand before the real ones on a pooled connection.",
         )
 
 
@@ -164,7 +194,7 @@ def _check_functions(live: Live) -> None:
             )
     keys = live.value("SELECT CAST(pg_catalog.to_regclass(:name) AS oid)", name=KEYS_TABLE)
     if plan.sealed and keys is not None:
-        if live.may("SELECT, INSERT, UPDATE, DELETE, TRUNCATE", keys):
+        if live.anyone_may("SELECT, INSERT, UPDATE, DELETE, TRUNCATE, REFERENCES, TRIGGER", keys):
             live.report("readable-key", KEYS_TABLE, "The app's role reaches the keys that seal the tenant.")
         if not live.value(f"SELECT count(*) FROM {KEYS_TABLE}"):
             live.report(
@@ -173,7 +203,7 @@ def _check_functions(live: Live) -> None:
                 "There is no key, so no transaction has a valid tenant.",
                 "Run tenantguard rls apply with the key in the environment.",
             )
-    for row in live.rows(_LEAKPROOF, role=plan.role):
+    for row in live.rows(_LEAKPROOF, roles=live.reach):
         live.report(
             "leakproof-function",
             row.name,
@@ -181,7 +211,7 @@ def _check_functions(live: Live) -> None:
             "ALTER FUNCTION ... NOT LEAKPROOF.",
             severity=Severity.WARNING,
         )
-    for row in live.rows(_DEFINERS, role=plan.role):
+    for row in live.rows(_DEFINERS, roles=live.reach):
         live.report(
             "definer-function",
             row.name,
@@ -202,8 +232,9 @@ _VIEWS = """
     )
     SELECT CAST(CAST(c.oid AS regclass) AS text) AS name, c.relkind::text AS kind,
       pg_catalog.format('%I.%I', n.nspname, c.relname) AS full,
-      pg_catalog.has_table_privilege(:role, c.oid, 'SELECT')
-        OR pg_catalog.has_any_column_privilege(:role, c.oid, 'SELECT') AS reached
+      EXISTS (
+        SELECT FROM unnest(CAST(:roles AS text[])) AS r WHERE pg_catalog.has_any_column_privilege(r, c.oid, 'SELECT')
+      ) AS reached
     FROM seen JOIN pg_catalog.pg_class AS c USING (oid) JOIN pg_catalog.pg_namespace AS n ON n.oid = c.relnamespace
     WHERE c.relkind = 'm' OR (c.relkind = 'v' AND
       NOT pg_catalog.array_to_string(c.reloptions, ',') ~ 'security_invoker=(true|on|yes|1)' IS TRUE)
@@ -213,7 +244,7 @@ _VIEWS = """
 
 def _views(live: Live) -> list[Row[Any]]:
     known = [oid for table, oid in live.oids.items() if table in live.plan.protected]
-    return live.rows(_VIEWS, known=known, role=live.plan.role) if known else []
+    return live.rows(_VIEWS, known=known, roles=live.reach) if known else []
 
 
 def owners_views(live: Live) -> list[str]:

@@ -208,8 +208,11 @@ def _check_settings(live: Live) -> None:
             "Take it out of the server's configuration.",
         )
     version = live.value("SELECT CAST(current_setting('server_version_num') AS integer)")
-    skips = "SELECT pg_catalog.has_parameter_privilege(:role, 'session_replication_role', 'SET')"
-    if version >= 150000 and live.value(skips, role=live.plan.role):
+    skips = (
+        "SELECT EXISTS (SELECT FROM unnest(CAST(:roles AS text[])) AS r "
+        "WHERE pg_catalog.has_parameter_privilege(r, 'session_replication_role', 'SET'))"
+    )
+    if version >= 150000 and live.value(skips, roles=live.reach):
         live.report(
             "may-skip-triggers",
             live.plan.role,

@@ -21,7 +21,8 @@ _POLICIES = """
       pg_catalog.pg_get_expr(polqual, polrelid) AS seen, pg_catalog.pg_get_expr(polwithcheck, polrelid) AS checked,
       polroles = '{0}' AS everybodys,
       0 = ANY (polroles) OR EXISTS (
-        SELECT FROM unnest(polroles) AS r WHERE r <> 0 AND pg_catalog.pg_has_role(:role, r, 'USAGE')
+        SELECT FROM unnest(polroles) AS r, unnest(CAST(:roles AS text[])) AS own
+        WHERE r <> 0 AND pg_catalog.pg_has_role(own, r, 'USAGE')
       ) AS applies
     FROM pg_catalog.pg_policy WHERE polrelid = CAST(CAST(:table AS text) AS regclass)
 """
@@ -86,7 +87,7 @@ def _check_switches(live: Live, table: Table) -> None:
 def _check_policies(live: Live, table: Table, *, comparable: bool) -> None:
     plan, name = live.plan, live.plan.name(table)
     wanted = {policy.name: policy for policy in plan.policies(table)}
-    found = {row.name: row for row in live.rows(_POLICIES, table=name, role=plan.role)}
+    found = {row.name: row for row in live.rows(_POLICIES, table=name, roles=live.reach)}
     for one in wanted.keys() - found.keys():
         old = any(other.startswith(PREFIX) for other in found.keys() - wanted.keys())
         outdated = "The policy is of another version of the models" if old else "A policy is missing"
@@ -109,9 +110,9 @@ def _check_policies(live: Live, table: Table, *, comparable: bool) -> None:
     live.run(f"CREATE TEMPORARY TABLE {quoted(table.name)} (LIKE {name})")
     for one in present:
         live.run(wanted[one].create(copy))
-    expected = {row.name: row for row in live.rows(_POLICIES, table=copy, role=plan.role)}
+    expected = {row.name: row for row in live.rows(_POLICIES, table=copy, roles=live.reach)}
     # Both are printed while the copy is there, so that names are written alike.
-    found = {row.name: row for row in live.rows(_POLICIES, table=name, role=plan.role)}
+    found = {row.name: row for row in live.rows(_POLICIES, table=name, roles=live.reach)}
     savepoint.rollback()
     for one in present:
         if found[one] != expected[one]:
@@ -160,10 +161,12 @@ def _check_parts(live: Live, table: Table) -> None:
         "WITH RECURSIVE below(oid) AS (SELECT inhrelid FROM pg_catalog.pg_inherits WHERE inhparent = :oid UNION "
         "SELECT i.inhrelid FROM pg_catalog.pg_inherits AS i JOIN below AS b ON b.oid = i.inhparent) "
         "SELECT CAST(CAST(c.oid AS regclass) AS text) AS name FROM below JOIN pg_catalog.pg_class AS c USING (oid) "
-        "WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity) AND pg_catalog.has_table_privilege(:role, c.oid, "
-        "'SELECT, INSERT, UPDATE, DELETE, TRUNCATE')",
+        "WHERE NOT (c.relrowsecurity AND c.relforcerowsecurity) AND EXISTS ("
+        "SELECT FROM unnest(CAST(:roles AS text[])) AS r "
+        "WHERE pg_catalog.has_table_privilege(r, c.oid, 'SELECT, INSERT, UPDATE, DELETE, TRUNCATE') "
+        "OR pg_catalog.has_any_column_privilege(r, c.oid, 'SELECT, INSERT, UPDATE'))",
         oid=live.oids[table],
-        role=live.plan.role,
+        roles=live.reach,
     )
     for part in parts:
         live.report(

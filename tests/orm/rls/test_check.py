@@ -84,6 +84,11 @@ def test_what_was_applied_is_as_it_should_be(planted_lab: Lab) -> None:
         (["ALTER POLICY {own} ON documents TO {other}"], {("changed-policy", "documents")}),
         (["CREATE POLICY wide ON documents FOR SELECT USING (true)"], {("other-policy", "documents")}),
         (["CREATE POLICY wide ON documents TO {app} USING (true)"], {("other-policy", "documents")}),
+        (["CREATE POLICY wide ON documents TO {login} USING (true)"], {("other-policy", "documents")}),
+        (
+            ["CREATE POLICY wide ON documents TO {other} USING (true)", "GRANT {other} TO {login}"],
+            {("other-policy", "documents")},
+        ),
         (["CREATE POLICY narrow ON documents AS RESTRICTIVE USING (true)"], set()),
         (["CREATE POLICY of_others ON documents TO {other} USING (true)"], set()),
         (["ALTER TABLE documents ALTER tenant_id DROP NOT NULL"], {("nullable-key", "documents")}),
@@ -95,22 +100,49 @@ def test_what_was_applied_is_as_it_should_be(planted_lab: Lab) -> None:
             ["CREATE TABLE part () INHERITS (folders)", "GRANT SELECT ON part TO {app}"],
             {("unclassified-table", "part"), ("open-partition", "part")},
         ),
+        (
+            ["CREATE TABLE part () INHERITS (folders)", "GRANT SELECT (name) ON part TO {login}"],
+            {("unclassified-table", "part"), ("open-partition", "part")},
+        ),
         (["ALTER TABLE documents DISABLE TRIGGER USER"], {("changed-link-check", "documents")}),
         (["ALTER ROLE {app} BYPASSRLS"], {("bypass-role", "{app}"), ("bypass-role", "{login}")}),
         (["ALTER ROLE {login} BYPASSRLS"], {("bypass-role", "{login}")}),
         (["ALTER ROLE {login} SUPERUSER"], {("superuser-role", "{login}")}),
         (["ALTER ROLE {login} CREATEROLE"], {("powerful-role", "{login}")}),
         (["ALTER ROLE {other} BYPASSRLS", "GRANT {other} TO {login}"], {("bypass-role", "{login}")}),
-        (["GRANT pg_read_all_data TO {login}"], {("powerful-role", "{login}")}),
-        (["ALTER TABLE labels OWNER TO {login}"], {("owner-role", "labels")}),
-        (["ALTER TABLE labels OWNER TO {other}", "GRANT {other} TO {login}"], {("owner-role", "labels")}),
+        (
+            ["GRANT pg_read_all_data TO {login}"],
+            {("powerful-role", "{login}"), ("readable-key", "tenantguard.seal_keys")},
+        ),
+        (["ALTER TABLE labels OWNER TO {login}"], {("owner-role", "labels"), ("too-many-rights", "labels")}),
+        (
+            ["ALTER TABLE labels OWNER TO {other}", "GRANT {other} TO {login}"],
+            {("owner-role", "labels"), ("too-many-rights", "labels")},
+        ),
         (["GRANT TRUNCATE ON labels TO {app}"], {("too-many-rights", "labels")}),
+        (["GRANT TRUNCATE ON labels TO {login}"], {("too-many-rights", "labels")}),
         (["GRANT DELETE ON regions TO {app}"], {("too-many-rights", "regions")}),
+        (["GRANT UPDATE (code), DELETE ON regions TO {login}"], {("too-many-rights", "regions")}),
+        (["GRANT UPDATE (code) ON regions TO {login}"], {("too-many-rights", "regions")}),
         (["GRANT UPDATE (code) ON regions TO {app}"], {("too-many-rights", "regions")}),
         (["GRANT UPDATE ON regions TO PUBLIC"], {("too-many-rights", "regions")}),
         (["REVOKE UPDATE ON labels FROM {app}"], {("missing-rights", "labels")}),
         (["GRANT CREATE ON SCHEMA public TO {app}"], {("may-create", "public")}),
         (["GRANT CREATE ON SCHEMA tenantguard TO PUBLIC"], {("may-create", "tenantguard")}),
+        (["GRANT CREATE ON SCHEMA public TO {login}"], {("may-create", "public")}),
+        (["CREATE SCHEMA beside", "GRANT CREATE ON SCHEMA beside TO PUBLIC"], {("may-create", "beside")}),
+        (
+            ["CREATE SCHEMA beside AUTHORIZATION {app}", "REVOKE CREATE ON SCHEMA beside FROM {app}"],
+            {("may-create", "beside")},
+        ),
+        (["CREATE SCHEMA beside AUTHORIZATION {other}"], set()),
+        (
+            [
+                "GRANT {app} TO {other} WITH ADMIN TRUE, INHERIT FALSE, SET FALSE",
+                "ALTER TABLE labels OWNER TO {other}",
+            ],
+            set(),
+        ),
         (["ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO {app}"], {("default-rights", "postgres")}),
         (
             ["ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT SELECT ON TABLES TO PUBLIC"],
@@ -128,6 +160,12 @@ def test_what_was_applied_is_as_it_should_be(planted_lab: Lab) -> None:
             ["GRANT SELECT ON tenantguard.seal_keys TO {login}", "GRANT SELECT ON tenantguard.seal_keys TO {app}"],
             {("readable-key", "tenantguard.seal_keys")},
         ),
+        (["GRANT SELECT ON tenantguard.seal_keys TO {login}"], {("readable-key", "tenantguard.seal_keys")}),
+        (["GRANT SELECT (inside) ON tenantguard.seal_keys TO {app}"], {("readable-key", "tenantguard.seal_keys")}),
+        (
+            ["GRANT SELECT ON tenantguard.seal_keys TO {other}", "GRANT {other} TO {login} WITH INHERIT FALSE"],
+            {("readable-key", "tenantguard.seal_keys")},
+        ),
         (["DELETE FROM tenantguard.seal_keys"], {("missing-key-of-seal", "tenantguard.seal_keys")}),
         (["CREATE VIEW all_titles AS SELECT title FROM documents"], {("owners-view", "all_titles")}),
         (["CREATE VIEW all_titles WITH (security_invoker = on) AS SELECT title FROM documents"], set()),
@@ -141,6 +179,10 @@ def test_what_was_applied_is_as_it_should_be(planted_lab: Lab) -> None:
         (["CREATE MATERIALIZED VIEW kept AS SELECT title FROM documents"], set()),
         (
             ["CREATE MATERIALIZED VIEW kept AS SELECT title FROM documents", "GRANT SELECT ON kept TO {app}"],
+            {("materialised-view", "kept")},
+        ),
+        (
+            ["CREATE MATERIALIZED VIEW kept AS SELECT title FROM documents", "GRANT SELECT ON kept TO {login}"],
             {("materialised-view", "kept")},
         ),
         (
@@ -258,6 +300,10 @@ def test_what_was_applied_is_as_it_should_be(planted_lab: Lab) -> None:
             {("may-skip-triggers", "{app}")},
         ),
         (
+            ["GRANT SET ON PARAMETER session_replication_role TO {login}"],
+            {("may-skip-triggers", "{app}")},
+        ),
+        (
             ["DROP TABLE reports", "CREATE VIEW reports WITH (security_invoker) AS SELECT 1 AS id"],
             {("unprotectable-table", "reports")},
         ),
@@ -279,6 +325,16 @@ def test_rights_to_temporary_tables_are_found(planted_lab: Lab) -> None:
     with planted_lab.admin() as admin:
         (name,) = admin.execute("SELECT current_database()").fetchone()
     assert found(planted_lab, f"GRANT TEMPORARY ON DATABASE {name} TO PUBLIC") == {("may-create-temporary", "{app}")}
+    assert found(planted_lab, f"GRANT TEMPORARY ON DATABASE {name} TO {planted_lab.login}") == {
+        ("may-create-temporary", "{app}")
+    }
+
+
+def test_rights_to_make_schemas_are_found(planted_lab: Lab) -> None:
+    with planted_lab.admin() as admin:
+        (name,) = admin.execute("SELECT current_database()").fetchone()
+    for role in (planted_lab.role, planted_lab.login):
+        assert found(planted_lab, f"GRANT CREATE ON DATABASE {name} TO {role}") == {("may-create", "{app}")}
 
 
 def test_a_role_that_is_not_there_is_found(planted_lab: Lab) -> None:
