@@ -3,7 +3,7 @@
 import psycopg
 import pytest
 from psycopg.errors import InsufficientPrivilege
-from sqlalchemy import Column, Integer, MetaData, String, Table
+from sqlalchemy import Column, ForeignKey, Integer, MetaData, String, Table
 
 from tenantguard.orm import shared, tenant_key
 from tests.orm.attacks.world import Base
@@ -153,6 +153,24 @@ def test_no_link_to_another_tenants_row_is_made_and_none_tells_that_it_is_there(
     assert said[0] == said[1]
     with any_lab.app("b") as app:
         app.execute(statement.format(2).replace("'a'", "'b'").replace("VALUES (1,", "VALUES (4,"))
+
+
+@pytest.mark.parametrize("before_the_end", ["SELECT 1", "SET CONSTRAINTS ALL IMMEDIATE", "SET tenantguard.tenant = ''"])
+def test_a_deferred_link_to_another_tenants_row_is_never_kept(postgres_url: str, before_the_end: str) -> None:
+    metadata = MetaData()
+    key = {"nullable": False, "info": tenant_key()}
+    Table("people", metadata, Column("id", Integer, primary_key=True), Column("tenant_id", String(128), **key))
+    later = ForeignKey("people.id", deferrable=True, initially="DEFERRED")
+    Table("posts", metadata, Column("person_id", later), Column("tenant_id", String(128), **key))
+    with made_lab(postgres_url, metadata) as made:
+        with made.admin() as admin:
+            admin.execute("INSERT INTO people VALUES (2, 'b')")
+        with made.app("a") as app, pytest.raises(InsufficientPrivilege):
+            app.execute("INSERT INTO posts VALUES (2, 'a')")
+            app.execute(before_the_end)
+            app.commit()
+        with made.admin() as admin:
+            assert admin.execute("SELECT count(*) FROM posts").fetchone() == (0,)
 
 
 def test_rows_that_point_to_each_other_are_written_in_one_statement(any_lab: Lab) -> None:
