@@ -24,6 +24,7 @@ DatabaseUrl: TypeAlias = URL | str | Callable[[str], URL | str]
 """A URL with ``{database}`` where the name goes, or a function that takes the name and returns the URL."""
 
 _HOLE: Final = "{database}"
+_LONGEST_NAME: Final = 63
 _EXAMPLE: Final = 'For example "postgresql+psycopg://app@db/{database}" or "sqlite:////var/lib/app/{database}.sqlite3".'
 
 
@@ -71,7 +72,8 @@ class Databases:
             database: its name in the control plane; ``None`` for the one with the shared tables.
 
         Raises:
-            ConfigurationError: there is no URL for tenants' databases, or it can't be read.
+            ConfigurationError: there is no URL for tenants' databases, or it can't be read; it leads to the shared
+                database, or to a name that PostgreSQL would cut off.
         """
         if database is None:
             return self.shared_url
@@ -81,9 +83,30 @@ class Databases:
                 mend=f"Give Databases(tenants=...). {_EXAMPLE}",
             )
         if callable(self._tenants):
-            return _url(self._tenants(database))
-        made = _url(self._tenants)
-        return made.set(database=(made.database or "").replace(_HOLE, database))
+            made = _url(self._tenants(database))
+        else:
+            made = _url(self._tenants)
+            made = made.set(database=(made.database or "").replace(_HOLE, database))
+        self._check(made)
+        return made
+
+    def _check(self, made: URL) -> None:
+        """Raise if a tenant's own database would be that of others."""
+
+        def place(url: URL) -> object:
+            return url.get_backend_name(), url.host, url.port, url.query, url.database
+
+        if place(made) == place(self.shared_url):
+            raise ConfigurationError(
+                "The name of a tenant's own database leads to the one with the shared tables.",
+                mend="Choose another name: it would be dropped with the tenant.",
+            )
+        if made.get_backend_name() == "postgresql" and len((made.database or "").encode()) > _LONGEST_NAME:
+            raise ConfigurationError(
+                f"The name of a tenant's database has more than {_LONGEST_NAME} bytes. PostgreSQL cuts it off there, "
+                "and two tenants could get one database.",
+                mend="Shorten what stands around {database} in the URL.",
+            )
 
     @property
     def tables(self) -> list[Any]:

@@ -16,7 +16,9 @@ from tenantguard.identity import Tenant, TenantStatus, validate_tenant_id
 __all__ = ["SHARED", "Placement", "TenantRecord", "own_database", "own_schema", "place_name"]
 
 _NAME: Final = re.compile(r"[a-z_][a-z0-9_]{0,62}", re.ASCII)
-_RESERVED: Final = frozenset({"information_schema", "public", "main", "temp", "tenantguard", "postgres"})
+_RESERVED: Final = frozenset(
+    {"information_schema", "public", "main", "temp", "tenantguard", "postgres", "template0", "template1"}
+)
 
 
 def _check_name(name: str | None, what: str) -> None:

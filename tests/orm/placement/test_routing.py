@@ -3,6 +3,7 @@
 import asyncio
 import time
 from collections.abc import Iterator
+from typing import Any
 
 import pytest
 from sqlalchemy import create_engine, insert, select, text
@@ -26,6 +27,7 @@ from tenantguard.orm.placement import (
     Placements,
     SqlTenants,
     check_tables,
+    own_database,
 )
 from tests.orm.placement.conftest import PLACES, Lab, as_tenant, names_in
 from tests.orm.placement.models import Base, Country, Customer, Order, PlacedBase
@@ -266,7 +268,9 @@ def test_shared_tables_must_say_where_they_are_if_tenants_have_schemas(sqlite_la
     check_tables(Databases(PlacedBase.metadata, shared="sqlite:///x.sqlite3"))
 
 
-@pytest.mark.parametrize("name", ["", "public", "pg_temp", "A", "a b", 'a"b', "a.b", "1a", "x" * 64, "../x", 7])
+@pytest.mark.parametrize(
+    "name", ["", "public", "pg_temp", "A", "a b", 'a"b', "a.b", "1a", "x" * 64, "../x", "template1", 7]
+)
 def test_names_of_places_are_plain(name: object) -> None:
     with pytest.raises(ConfigurationError):
         Placement(schema=name)  # type: ignore[arg-type]
@@ -278,6 +282,34 @@ def test_names_of_places_are_plain(name: object) -> None:
 def test_a_url_without_a_place_for_the_name_stops_the_start(tenants: object) -> None:
     with pytest.raises(ConfigurationError):
         Databases(Base.metadata, shared="sqlite:///x.sqlite3", tenants=tenants).url("x")  # type: ignore[arg-type]
+
+
+def test_a_name_that_postgresql_would_cut_off_stops_before_two_tenants_share_a_database() -> None:
+    prefix = "production_customers_of_the_region_"
+    one, other = (own_database(f"a-customer-with-a-long-name-{number}").database for number in (1, 2))
+    assert one is not None
+    assert other is not None
+    assert f"{prefix}{one}"[:63] == f"{prefix}{other}"[:63]
+    for tenants in (f"postgresql://db/{prefix}{{database}}", lambda name: f"postgresql://db/{prefix}{name}"):
+        databases = Databases(PlacedBase.metadata, shared="postgresql://db/shop", tenants=tenants)
+        with pytest.raises(ConfigurationError, match="cuts it off"):
+            databases.url(one)
+        assert databases.url("short").database == f"{prefix}short"
+
+
+@pytest.mark.parametrize(
+    ("shared", "tenants"),
+    [
+        ("postgresql://owner@db/shop", "postgresql+psycopg://app@db/{database}"),
+        ("sqlite:////data/shop.sqlite3", "sqlite:////data/{database}.sqlite3"),
+        ("postgresql://db/shop", lambda _: "postgresql://db/shop"),
+    ],
+)
+def test_the_shared_database_is_no_tenants_own_which_would_be_dropped_with_it(shared: str, tenants: Any) -> None:
+    databases = Databases(PlacedBase.metadata, shared=shared, tenants=tenants)
+    with pytest.raises(ConfigurationError, match="shared tables"):
+        databases.url("shop")
+    assert databases.url(None).database == databases.shared_url.database
 
 
 def test_two_tenants_never_get_one_place(sqlite_lab: Lab) -> None:
