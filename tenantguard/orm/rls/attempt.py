@@ -1,8 +1,9 @@
 """Try it: as the app's role, as each of two tenants, reach the other's rows in every table of the live database.
 
 For each table a row of one tenant is looked for; the other then tries to see, change and delete it, and to insert a row
-for its owner. All happens inside savepoints of a transaction that is rolled back, one row at a time. That a tenant sees
-its own row is tried as well, so that a table that shows nothing to anybody is not taken for a safe one.
+for its owner: one with the owner's key, or, in a child table, one under the same parent. All happens inside savepoints
+of a transaction that is rolled back, one row at a time. That a tenant sees its own row is tried as well, so that a
+table that shows nothing to anybody is not taken for a safe one.
 """
 
 from typing import Any
@@ -10,7 +11,7 @@ from typing import Any
 from sqlalchemy import Row, Table, exc
 
 from tenantguard.errors import ConfigurationError
-from tenantguard.orm.classify import Owned, classify_alone
+from tenantguard.orm.classify import Child, Owned, classify_alone
 from tenantguard.orm.review import Severity
 from tenantguard.orm.rls.expressions import literal, quoted
 from tenantguard.orm.rls.functions import KEYS_TABLE, SETTING, TRANSACTION
@@ -103,15 +104,29 @@ def _try_table(live: Live, table: Table, owner: str, other: str) -> None:
                     f"A tenant could {what} a row of another" + (f" (SQLSTATE {error})." if error else "."),
                     "See to the other findings; none of them may be left.",
                 )
+        kind = classify_alone(table)
+        if isinstance(kind, Child):
+            _try_insert_of_child(live, table, kind, owner, other, at)
 
 
 def _try_insert(live: Live, table: Table, owner: str, other: str) -> None:
     kind = classify_alone(table)
-    name = live.plan.name(table)
-    if not isinstance(kind, Owned):
-        return  # whose it is, the parent says, which is tried by itself
-    value = literal(owner)
-    _, error = _run(live, other, f"INSERT INTO {name} ({quoted(kind.column.name)}) VALUES ({value})")
+    if isinstance(kind, Owned):
+        _insert(live, table, other, {kind.column.name: owner})
+
+
+def _try_insert_of_child(live: Live, table: Table, kind: Child, owner: str, other: str, at: str) -> None:
+    """Insert a row under the parent of a row of the owner's."""
+    names = [column.name for column in kind.columns]
+    columns = ", ".join(f"{quoted(one)}::text" for one in names)
+    row, _ = _run(live, owner, f"SELECT {columns} FROM {live.plan.name(table)} WHERE {at}")
+    if isinstance(row, list) and row:
+        _insert(live, table, other, dict(zip(names, map(str, row[0]), strict=True)))
+
+
+def _insert(live: Live, table: Table, other: str, values: dict[str, str]) -> None:
+    columns, given = ", ".join(map(quoted, values)), ", ".join(map(literal, values.values()))
+    _, error = _run(live, other, f"INSERT INTO {live.plan.name(table)} ({columns}) VALUES ({given})")
     if error == _REFUSED:
         return
     if error is not None and error.startswith("22"):  # the ids are none of the key's type

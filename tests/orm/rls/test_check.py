@@ -376,6 +376,8 @@ def test_a_database_in_which_nothing_was_applied_has_everything_missing(postgres
         ("ALTER TABLE comments DISABLE ROW LEVEL SECURITY", {"comments"}),
         ("CREATE POLICY wide ON labels USING (true)", {"labels"}),
         ("CREATE POLICY wide ON folders FOR INSERT WITH CHECK (true)", {"folders"}),
+        ("CREATE POLICY wide ON comments FOR INSERT WITH CHECK (true)", {"comments"}),
+        ("CREATE POLICY wide ON reports FOR INSERT WITH CHECK (true)", {"reports"}),
     ],
 )
 def test_what_a_tenant_can_do_to_another_is_tried(planted_lab: Lab, fault: str, expected: set[str]) -> None:
