@@ -13,6 +13,7 @@ from sqlalchemy.exc import ArgumentError
 from sqlalchemy.pool import NullPool
 
 from tenantguard.errors import ConfigurationError
+from tenantguard.orm.classify import Shared, classify_alone
 from tenantguard.orm.connections import driver_connection_of
 from tenantguard.orm.placement.places import PlaceMap
 from tenantguard.orm.placement.records import Placement
@@ -113,12 +114,38 @@ class Databases:
         """All tables."""
         return [table for one in self.metadata for table in one.tables.values()]
 
+    def check_schema(self, placement: Placement) -> None:
+        """Check that all rows of a tenant would stand in its schema, where the place has one.
+
+        Tables of tenants that name a schema do not: the old and the new place of a move would be one table, in which
+        the rows are deleted after they were compared with themselves, and dropping the schema would leave them.
+
+        Raises:
+            ConfigurationError: some tables name a schema.
+        """
+        if placement.schema is None:
+            return
+        names = sorted(
+            table.fullname
+            for table in self.tables
+            if table.schema is not None and not isinstance(classify_alone(table), Shared)
+        )
+        if names:
+            raise ConfigurationError(
+                f"Tables of tenants name a schema, and would not stand in a tenant's own: {', '.join(names)}.",
+                mend="Leave their schema out of the models, or give the tenant a database of its own.",
+            )
+
     @contextmanager
     def engine(self, placement: Placement) -> Iterator[Engine]:
         """Give a protected engine of a place in a block, with the place's schema, for one connection at a time.
 
         It does not ask the directory: operations work where a tenant is not, or not yet.
+
+        Raises:
+            ConfigurationError: see `check_schema`.
         """
+        self.check_schema(placement)
         engine = owner_engine(self.url(placement.database))
         protect(engine, metadata=self.metadata, functions=self.functions)
         if self.configure is not None:

@@ -89,7 +89,8 @@ def move_tenant(
     Raises:
         PlacementError: the places differ, a row is in the way, or another operation is open. The tenant stays refused:
             call it again when the cause is mended, or `cancel_move`.
-        ConfigurationError: it is there already, or the place can't be made on this kind of database.
+        ConfigurationError: it is there already, the place can't be made on this kind of database, or tables of tenants
+            name a schema and would not stand in the tenant's own.
     """
     own = dict(steps or {})
     plan = TablePlan(databases.tables)
@@ -98,6 +99,8 @@ def move_tenant(
         record = directory.read(tenant_id)
         if record.placement == target:
             raise ConfigurationError("The tenant is in that place already.", mend="Name another one.")
+        databases.check_schema(record.placement)
+        databases.check_schema(target)
         check_alone(directory, tenant_id, target)
         detail = {
             "source": msgspec.structs.asdict(record.placement),

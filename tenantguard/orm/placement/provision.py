@@ -92,9 +92,11 @@ def create_tenant(
 
     Raises:
         PlacementError: the id or the place is taken; another operation on the tenant is open, or worked on elsewhere.
-        ConfigurationError: the place can't be made on this kind of database.
+        ConfigurationError: the place can't be made on this kind of database, or tables of tenants name a schema and
+            would not stand in the tenant's own.
     """
     validate_tenant_id(tenant_id)
+    databases.check_schema(placement)
     own = dict(steps or {})
     tables = TablePlan(databases.tables)
     detail = {"placement": msgspec.structs.asdict(placement), "name": name, "plan": plan}
@@ -298,6 +300,7 @@ def _gone(
         known = directory.read(tenant_id)
         if known.status is TenantStatus.REMOVED:
             raise UnknownTenant("The tenant is removed.")
+        databases.check_schema(known.placement)
         detail = {"placement": msgspec.structs.asdict(known.placement)}
     with open_operation(directory, kind, tenant_id, detail, tell=tell, take_over=take_over) as operation:
         operation.steps = 5

@@ -9,13 +9,16 @@ import time
 from pathlib import Path
 
 import pytest
-from sqlalchemy import select
+from sqlalchemy import Column, Integer, MetaData, String, Table, select
 from sqlalchemy.orm import Session
+from sqlalchemy.schema import CreateSchema
 
 from tenantguard import TenantStatus
 from tenantguard.errors import ConfigurationError, PlacementError, TenantUnavailable
+from tenantguard.orm import tenant_key
 from tenantguard.orm.placement import (
     SHARED,
+    Databases,
     Placement,
     Placements,
     cancel_move,
@@ -24,6 +27,7 @@ from tenantguard.orm.placement import (
     move_tenant,
     own_database,
     own_schema,
+    remove_tenant,
 )
 from tests.orm.placement.conftest import Lab, as_tenant
 from tests.orm.placement.crashes import QUICK, Crash, crash_after, titles
@@ -263,3 +267,33 @@ def test_a_tenant_does_not_move_to_where_it_is(sqlite_lab: Lab) -> None:
         move_tenant(sqlite_lab.directory, sqlite_lab.databases, "a", SHARED, **QUICK)
     with pytest.raises(PlacementError, match="no open move"):
         cancel_move(sqlite_lab.directory, sqlite_lab.databases, "a")
+
+
+@pytest.mark.parametrize("target", [own_schema("acme"), own_database("acme")])
+def test_tables_that_name_a_schema_do_not_lose_their_rows_in_a_move_to_a_schema(
+    postgres_lab: Lab, target: Placement
+) -> None:
+    metadata = MetaData(schema="app")
+    own = Column("tenant_id", String(128), nullable=False, info=tenant_key())
+    Table("invoices", metadata, Column("id", Integer, primary_key=True), own)
+    databases = Databases(metadata, shared=postgres_lab.databases.shared_url, tenants=postgres_lab.databases.url)
+    with databases.bare_connection(SHARED) as connection:
+        connection.execute(CreateSchema("app"))
+        metadata.create_all(connection)
+        connection.exec_driver_sql("INSERT INTO app.invoices VALUES (1, 'acme')")
+        connection.commit()
+    create_tenant(postgres_lab.directory, databases, "acme")
+    if target.schema is not None:
+        with pytest.raises(ConfigurationError, match=r"app\.invoices"):
+            move_tenant(postgres_lab.directory, databases, "acme", target, **QUICK)
+        target = SHARED
+        assert postgres_lab.directory.read("acme").status is TenantStatus.ACTIVE
+        with pytest.raises(ConfigurationError, match=r"app\.invoices"):
+            create_tenant(postgres_lab.directory, databases, "globex", placement=own_schema("globex"))
+        other = postgres_lab.directory.add("other", placement=own_schema("other"))
+        with pytest.raises(ConfigurationError, match=r"app\.invoices"):
+            remove_tenant(postgres_lab.directory, databases, other.id, **QUICK)
+    else:
+        move_tenant(postgres_lab.directory, databases, "acme", target, **QUICK)
+    with databases.bare_connection(target) as connection:
+        assert connection.exec_driver_sql("SELECT * FROM app.invoices").all() == [(1, "acme")]
