@@ -4,7 +4,8 @@ A place that is there and has tables of its own is never taken for a new one: it
 with the tenant. A database that holds schemas of tenants is made where it is missing, and never dropped.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Final, TypeAlias
 
@@ -24,6 +25,7 @@ __all__ = [
     "create_schema",
     "create_tables",
     "drop_place",
+    "held_schema",
     "place_is_there",
     "run_steps",
     "seed_shared",
@@ -227,6 +229,27 @@ def place_is_there(databases: Databases, placement: Placement) -> bool:
             return placement.schema in inspect(connection).get_schema_names()
     except OperationalError as error:
         raise PlacementError(f"The database can't be reached ({type(error.orig).__name__}).") from None
+
+
+@contextmanager
+def held_schema(databases: Databases, placement: Placement, plan: TablePlan) -> Iterator[Callable[[], None]]:
+    """Let nobody write into a schema in a block, after waiting for those who do: what is read there then is all of it.
+
+    Yields:
+        What drops the schema, with no moment in between.
+    """
+    assert placement.schema is not None
+    with databases.bare_connection(Placement(database=placement.database)) as connection:
+        schema = _quoted(connection, placement.schema)
+        names = ", ".join(f"{schema}.{_quoted(connection, table.name)}" for table in plan.tables)
+        if names:
+            connection.exec_driver_sql(f"LOCK TABLE {names} IN SHARE MODE")
+
+        def drop() -> None:
+            connection.exec_driver_sql(f"DROP SCHEMA {schema} CASCADE")
+            connection.commit()
+
+        yield drop
 
 
 def drop_place(databases: Databases, placement: Placement) -> None:

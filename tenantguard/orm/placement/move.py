@@ -15,7 +15,7 @@ from sqlalchemy import Connection
 from tenantguard.errors import ConfigurationError, PlacementError
 from tenantguard.identity import TenantStatus
 from tenantguard.orm.placement.databases import Databases
-from tenantguard.orm.placement.ddl import PlaceStep, advance_sequences, drop_place, place_is_there
+from tenantguard.orm.placement.ddl import PlaceStep, advance_sequences, drop_place, held_schema, place_is_there
 from tenantguard.orm.placement.directory import SqlTenants
 from tenantguard.orm.placement.operations import Operation, Tell, open_operation, pending_operation
 from tenantguard.orm.placement.provision import GRACE, check_alone, make_place, settle
@@ -184,6 +184,31 @@ def _clear(
     tenant = operation.tenant
     if not source.is_shared and not place_is_there(databases, source):
         return  # dropped, and not written down
+    if source.schema is not None:
+        check_alone(directory, tenant, source)
+        with held_schema(databases, source, plan) as drop:
+            _erase_unchanged(operation, databases, plan, source, digests)
+            drop()
+        return
+    _erase_unchanged(operation, databases, plan, source, digests)
+    if not source.is_shared:
+        check_alone(directory, tenant, source)
+        drop_place(databases, source)
+        return
+    with _looking(databases, source, tenant, isolated=False) as old:
+        late = [table for table, rows in count_rows(old, plan, tenant).items() if rows]
+    if late:
+        raise PlacementError(
+            f"Rows came into the old place while it was cleared: {', '.join(late)}.",
+            mend="Something writes there that does not ask the tenant directory: stop it, and carry the rows over.",
+        )
+
+
+def _erase_unchanged(
+    operation: Operation, databases: Databases, plan: TablePlan, source: Placement, digests: Mapping[str, Any]
+) -> None:
+    """Raise if the old place is not what was moved any more, and erase the rows where it is the shared one."""
+    tenant = operation.tenant
     with _looking(databases, source, tenant, isolated=True) as old:
         now = digests_of(old, plan, tenant, operation.tell)
         if not any(rows for rows, _ in now.values()) and source.is_shared:
@@ -197,17 +222,6 @@ def _clear(
             )
         if source.is_shared:
             erase_rows(old, plan, tenant, operation.tell)
-    if not source.is_shared:
-        check_alone(directory, tenant, source)
-        drop_place(databases, source)
-        return
-    with _looking(databases, source, tenant, isolated=False) as old:
-        late = [table for table, rows in count_rows(old, plan, tenant).items() if rows]
-    if late:
-        raise PlacementError(
-            f"Rows came into the old place while it was cleared: {', '.join(late)}.",
-            mend="Something writes there that does not ask the tenant directory: stop it, and carry the rows over.",
-        )
 
 
 def _let_in(operation: Operation, directory: SqlTenants) -> None:

@@ -297,3 +297,18 @@ def test_tables_that_name_a_schema_do_not_lose_their_rows_in_a_move_to_a_schema(
         move_tenant(postgres_lab.directory, databases, "acme", target, **QUICK)
     with databases.bare_connection(target) as connection:
         assert connection.exec_driver_sql("SELECT * FROM app.invoices").all() == [(1, "acme")]
+
+
+def test_a_writer_that_does_not_ask_and_commits_while_its_schema_is_compared_loses_nothing(postgres_lab: Lab) -> None:
+    source, target = own_schema("acme"), own_database("acme")
+    create_tenant(postgres_lab.directory, postgres_lab.databases, "acme", placement=source)
+    fill_placed(postgres_lab, "acme", 1, source)
+    with postgres_lab.databases.bare_connection(source) as writer:
+        writer.exec_driver_sql(f"INSERT INTO {source.schema}.customers (id, name, tenant_id) VALUES (777, 'x', 'acme')")
+        clearing = threading.Timer(4, writer.commit)
+        clearing.start()
+        with pytest.raises(PlacementError, match="has changed"):
+            move_tenant(postgres_lab.directory, postgres_lab.databases, "acme", target, **QUICK)
+        clearing.join()
+    cancel_move(postgres_lab.directory, postgres_lab.databases, "acme")
+    assert "777" in str(everything(postgres_lab, source))
