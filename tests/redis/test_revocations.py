@@ -150,11 +150,13 @@ async def test_what_has_ended_is_forgotten(redis_url: str, name: str) -> None:
 
 
 async def test_a_closed_feed_listens_no_more(redis_url: str, name: str) -> None:
+    others = set(threading.enumerate())  # feeds of other tests may be open still
     one = worker(redis_url, name)
     await one.ready()
+    listening = [t for t in set(threading.enumerate()) - others if t.name == "tenantguard-revocations"]
+    assert len(listening) == 1
     one.close()
-    listening = lambda: [t for t in threading.enumerate() if t.name == "tenantguard-revocations"]  # noqa: E731
-    await until(lambda: not listening(), seconds=2)
+    await until(lambda: not listening[0].is_alive(), seconds=2)
 
 
 async def test_settings_are_checked_at_the_start() -> None:

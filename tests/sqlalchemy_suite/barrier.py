@@ -27,7 +27,7 @@ from tenantguard.errors import StatementRefused
 from tenantguard.identity import service_identity
 from tenantguard.orm import classify_by, protect, shared
 from tenantguard.orm.compiler import ScopedCompiler
-from tenantguard.orm.execution import _DDL, _PIN, _WORD, ScopedExecution
+from tenantguard.orm.execution import _DDL, _WORD, ScopedExecution
 from tenantguard.orm.marks import INFO
 from tenantguard.permits import allow_raw, system
 
@@ -118,15 +118,12 @@ def _system_for(connection: Connection) -> Iterator[None]:
 
     The barrier wants the two in transactions of their own. The suite creates tables and writes to them in one.
     """
-    own = connection.__dict__
-    pinned = own.pop(_PIN, None)
+    pinned, connection.tenantguard_pin = connection.tenantguard_pin, None
     try:
         with system(REASON):
             yield
     finally:
-        own.pop(_PIN, None)
-        if pinned is not None:
-            own[_PIN] = pinned
+        connection.tenantguard_pin = pinned
 
 
 def _in_system(original: Any) -> Any:
