@@ -23,7 +23,9 @@ __all__ = [
     "GuardedCursor",
     "driver_connection_of",
     "driver_cursor",
+    "driver_execute",
     "enforce_foreign_keys",
+    "executing",
     "guard_cursor",
     "guard_pool",
     "may_run_anything",
@@ -44,6 +46,10 @@ _OF_CURSORS: Final = frozenset(
     """.split()
 )
 """What a cursor takes SQL by, or leads to what does."""
+_TAKES_SQL: Final = frozenset("callproc copy copy_expert execute execute_async executemany executescript".split())
+"""Of these SQLAlchemy asks in the dialect's last steps alone: its functions take a cursor and any text from anybody."""
+executing: Final[ContextVar[bool]] = ContextVar("tenantguard.orm.executing", default=False)
+"""True while a dialect executes what was vouched for in a way of its own."""
 
 
 def may_run_anything() -> bool:
@@ -75,6 +81,12 @@ def _called_by_libraries(depth: int = 2) -> bool:
     if known and len(_known_code) < _MOST_KNOWN:
         _known_code[id(code)] = code
     return known
+
+
+def _called_by_driver() -> bool:
+    """True if the driver itself asks, whose functions take a cursor from nobody."""
+    name = str(sys._getframe(2).f_globals.get("__name__", "")).partition(".")[0]
+    return name in _LIBRARIES and name != "sqlalchemy"
 
 
 _MOST_KNOWN: Final = 1000
@@ -114,7 +126,7 @@ class GuardedCursor:
         return self._driver_cursor.close()
 
     def __getattr__(self, key: str) -> Any:
-        if key in _OF_CURSORS and not may_run_anything() and not _called_by_libraries():
+        if key in _OF_CURSORS and not may_run_anything() and (key in _TAKES_SQL or not _called_by_libraries()):
             raise refuse_driver("A cursor")
         return getattr(self._driver_cursor, key)
 
@@ -133,8 +145,14 @@ def driver_cursor(cursor: Any) -> Any:
 def _guarded(cls: type[Any], name: str) -> Any:
     original: Any = getattr(cls, name)
 
+    takes_sql = name in _TAKES_SQL
+
     def get(self: Any) -> Any:
-        if not _called_by_libraries() and not may_run_anything():
+        if takes_sql and not executing.get() and not _called_by_driver():
+            allowed = may_run_anything()
+        else:
+            allowed = _called_by_libraries() or may_run_anything()
+        if not allowed:
             raise refuse_driver("A cursor")
         return original.__get__(self, cls)
 
@@ -144,6 +162,8 @@ def _guarded(cls: type[Any], name: str) -> Any:
     return property(get, set_ if hasattr(original, "__set__") else None)
 
 
+driver_execute: Final[dict[type[Any], Any]] = {}
+"""The driver's own ``execute`` of each guarded class: no attribute of the cursor, which results hand out."""
 _classes: Final[dict[type[Any], type[Any]]] = {}
 
 
@@ -152,9 +172,10 @@ def _class_for(cls: type[Any]) -> type[Any]:
     if known is None:
         names = [name for name in _OF_CURSORS if hasattr(getattr(cls, name, None), "__get__")]
         members: dict[str, Any] = {name: _guarded(cls, name) for name in names}
-        members |= {"__slots__": (), "driver_execute": cls.execute, "__module__": __name__}
+        members |= {"__slots__": (), "__module__": __name__}
         known = _classes[cls] = type(f"Guarded{cls.__name__}", (cls,), members)
         _classes[known] = known
+        driver_execute[known] = cls.execute
     return known
 
 

@@ -12,7 +12,14 @@ from typing import Any
 from sqlalchemy.engine.default import DefaultDialect
 
 from tenantguard.errors import StatementRefused
-from tenantguard.orm.connections import GuardedCursor, driver_cursor, may_run_anything, refuse_driver
+from tenantguard.orm.connections import (
+    GuardedCursor,
+    driver_cursor,
+    driver_execute,
+    executing,
+    may_run_anything,
+    refuse_driver,
+)
 
 __all__ = ["guard_last_steps", "vouch"]
 
@@ -54,13 +61,21 @@ def _replaced() -> StatementRefused:
 
 
 def _check_unvouched(cursor: Any, context: Any) -> None:
-    guarded = isinstance(cursor, GuardedCursor) or hasattr(type(cursor), "driver_execute")
+    guarded = isinstance(cursor, GuardedCursor) or type(cursor) in driver_execute
     if context is None and guarded and not may_run_anything():
         raise refuse_driver("A cursor")
 
 
 def _changed(vouched: Any) -> bool:
     return vouched[2] is not None and bool(vouched[1] != vouched[2])
+
+
+def _executed(original: Callable[..., Any], *args: Any) -> Any:
+    token = executing.set(True)
+    try:
+        return original(*args)
+    finally:
+        executing.reset(token)
 
 
 def _compared_one(original: Callable[..., Any]) -> Callable[..., Any]:
@@ -81,10 +96,11 @@ def _compared_one(original: Callable[..., Any]) -> Callable[..., Any]:
             return (
                 cursor._driver_cursor.execute(statement, parameters)
                 if cursor.__class__ is GuardedCursor
-                else cursor.driver_execute(statement, parameters)
+                else driver_execute[cursor.__class__](cursor, statement, parameters)
             )
-        return original(driver_cursor(cursor), statement, parameters, context)
+        return _executed(original, driver_cursor(cursor), statement, parameters, context)
 
+    del execute.__wrapped__  # which anybody could call
     return execute
 
 
@@ -96,8 +112,9 @@ def _compared_many(original: Callable[..., Any]) -> Callable[..., Any]:
             _check_unvouched(cursor, context)
         elif statement is not vouched[0] or parameters is not vouched[1] or _changed(vouched):
             raise _replaced()
-        return original(driver_cursor(cursor), statement, parameters, context)
+        return _executed(original, driver_cursor(cursor), statement, parameters, context)
 
+    del execute.__wrapped__  # which anybody could call
     return execute
 
 
@@ -109,8 +126,9 @@ def _compared_text(original: Callable[..., Any]) -> Callable[..., Any]:
             _check_unvouched(cursor, context)
         elif statement is not vouched[0]:
             raise _replaced()
-        return original(driver_cursor(cursor), statement, context)
+        return _executed(original, driver_cursor(cursor), statement, context)
 
+    del execute.__wrapped__  # which anybody could call
     return execute
 
 

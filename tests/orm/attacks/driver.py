@@ -12,6 +12,7 @@ from sqlalchemy import (
     text,
     update,
 )
+from sqlalchemy.engine.default import DefaultDialect
 from sqlalchemy.orm import Query, Session
 from sqlalchemy.sql import quoted_name
 
@@ -119,6 +120,18 @@ PATHS: dict[str, Attack] = {
     "result.context.root_connection": streamed(lambda r: rows(r.context.root_connection.connection.cursor())),
     "result.context.cursor by do_execute": streamed(
         lambda r: (r.context.dialect.do_execute(r.cursor, TITLES, ()), r.cursor.fetchall())[1]
+    ),
+    "result.cursor by the dialect's class": streamed(
+        lambda r: (DefaultDialect.do_execute(r.context.dialect, r.cursor, TITLES, ()), r.cursor.fetchall())[1]
+    ),
+    "result.cursor by the dialect's class, without parameters": streamed(
+        lambda r: (DefaultDialect.do_execute_no_params(r.context.dialect, r.cursor, TITLES), r.cursor.fetchall())[1]
+    ),
+    "result.cursor by what do_execute wraps": streamed(
+        lambda r: (r.context.dialect.do_execute.__wrapped__(r.cursor, TITLES, ()), r.cursor.fetchall())[1]
+    ),
+    "result.cursor by the driver's execute": streamed(
+        lambda r: (r.cursor.driver_execute(TITLES, ()), r.cursor.fetchall())[1]
     ),
     "result.connection": streamed(lambda r: r.connection.exec_driver_sql(TITLES).all()),
     "session.bind.raw_connection": lambda db: rows(db.bind.raw_connection().cursor()),
