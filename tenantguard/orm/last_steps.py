@@ -93,11 +93,11 @@ def _compared_one(original: Callable[..., Any]) -> Callable[..., Any]:
         ):
             raise _replaced()
         if plain:
-            return (
-                cursor._driver_cursor.execute(statement, parameters)
-                if cursor.__class__ is GuardedCursor
-                else driver_execute[cursor.__class__](cursor, statement, parameters)
-            )
+            if cursor.__class__ is GuardedCursor:
+                return cursor._driver_cursor.execute(statement, parameters)
+            execute_of_driver = driver_execute.get(cursor.__class__)
+            if execute_of_driver is not None:  # else a context of the app's own wraps it
+                return execute_of_driver(cursor, statement, parameters)
         return _executed(original, driver_cursor(cursor), statement, parameters, context)
 
     del execute.__wrapped__  # which anybody could call
