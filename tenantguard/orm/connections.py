@@ -148,11 +148,8 @@ def _guarded(cls: type[Any], name: str) -> Any:
     takes_sql = name in _TAKES_SQL
 
     def get(self: Any) -> Any:
-        if takes_sql and not executing.get() and not _called_by_driver():
-            allowed = may_run_anything()
-        else:
-            allowed = _called_by_libraries() or may_run_anything()
-        if not allowed:
+        trusted = executing.get() or _called_by_driver() if takes_sql else _called_by_libraries()
+        if not trusted and not may_run_anything():
             raise refuse_driver("A cursor")
         return original.__get__(self, cls)
 
