@@ -94,15 +94,15 @@ async def test_nobody_is_let_in_while_redis_is_down_and_nothing_is_lost_when_it_
     one.revoke(RevocationKind.SUBJECT, "robot")
     await until(lambda: trusting.revoked(identity()))
     redis.stop()
-    await until(lambda: one.revoked(identity("another")), seconds=1.5)
+    await until(lambda: one.revoked(identity("another")), seconds=5)
     with pytest.raises(StoreUnavailable, match="when_disconnected"):
         one.check(identity("another"))
     with pytest.raises(StoreUnavailable):
         await one.ready()
     with pytest.raises(StoreUnavailable, match="Revoke again"):
         one.revoke(RevocationKind.SUBJECT, "third")
+    await until(lambda: "although tokens may be revoked" in caplog.text, seconds=5)
     trusting.check(identity("another"))
-    assert "although tokens may be revoked" in caplog.text
     redis.start()  # empty, as after a restart without persistence
     await until(lambda: not one.revoked(identity("another")), seconds=3)
     assert one.revoked(identity("third"))
