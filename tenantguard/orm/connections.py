@@ -18,6 +18,7 @@ from tenantguard.binding import current_binding
 from tenantguard.errors import StatementRefused
 
 __all__ = [
+    "RAN_RAW",
     "SQLITE_CURSOR",
     "GuardedConnection",
     "GuardedCursor",
@@ -191,6 +192,9 @@ SQLITE_CURSOR: Final[Any] = _class_for(SQLiteCursor)
 
 # --- connections ---------------------------------------------------------------------------------------------
 
+RAN_RAW: Final = "tenantguard_ran_raw"
+"""In the ``info`` of a pooled connection that was handed out for raw SQL."""
+
 
 class GuardedConnection(_ConnectionFairy):
     """A pooled connection whose cursors and driver connection are for SQLAlchemy, except where raw SQL may run."""
@@ -199,8 +203,8 @@ class GuardedConnection(_ConnectionFairy):
 
     @property
     def dbapi_connection(self) -> Any:
-        if not may_run_anything() and not _called_by_libraries():
-            raise refuse_driver("The driver's connection")
+        if not _called_by_libraries():
+            self._hand_out("The driver's connection")
         return driver_connection_of(self)
 
     @dbapi_connection.setter
@@ -212,22 +216,27 @@ class GuardedConnection(_ConnectionFairy):
         return self.driver_connection
 
     def cursor(self, *args: Any, **kwargs: Any) -> Any:
-        if not may_run_anything():
-            raise refuse_driver("A cursor")
+        self._hand_out("A cursor")
         return super().cursor(*args, **kwargs)
 
     @property
     def driver_connection(self) -> Any:
-        if not may_run_anything():
-            raise refuse_driver("The driver's connection")
+        self._hand_out("The driver's connection")
         return super().driver_connection
 
     def __getattr__(self, key: str) -> Any:
         if key == "commit":
             self._check_commit()
-        elif key not in _OF_CONNECTIONS and not may_run_anything() and not _called_by_libraries():
-            raise refuse_driver(f"The driver's {key}()")
+        elif key not in _OF_CONNECTIONS and not _called_by_libraries():
+            self._hand_out(f"The driver's {key}()")
         return super().__getattr__(key)
+
+    def _hand_out(self, what: str) -> None:
+        if not may_run_anything():
+            raise refuse_driver(what)
+        dialect: Any = self._pool._dialect
+        if dialect.tenantguard_setting is not None and not starting_up.get():
+            dialect.tenantguard_setting.before_raw(self)
 
     def _check_commit(self) -> None:
         """Where the dialect looks before it commits (`tenantguard.orm.placement.places`), it is not gone round."""

@@ -374,6 +374,8 @@ def _set_before_savepoint(connection: Any, binding: Binding | None, statement: A
             pinned.told, pinned.plain = False, _NOBODY
     elif binding is not None and (binding.system is not None or bound_id(binding, TENANT) is not None):
         _pin_transaction(connection, binding)
+    else:
+        connection.dialect.tenantguard_setting.before_savepoint(connection)
 
 
 def scoped_execution(dialect: Any, starting: set[int]) -> type[Any]:

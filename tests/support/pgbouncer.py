@@ -28,9 +28,10 @@ class PgBouncer:
         database: whose connections it pools.
         user: the role that clients log in as.
         backends: how many connections to the server it has.
+        resets: reset a session after each transaction, as an engine of several tenants needs it.
     """
 
-    def __init__(self, server: str, database: str, user: str, *, backends: int = 2) -> None:
+    def __init__(self, server: str, database: str, user: str, *, backends: int = 2, resets: bool = True) -> None:
         self._executable = find_program("pgbouncer", package="pgbouncer")
         self._directory = Path(tempfile.mkdtemp(prefix="tg-bouncer-"))  # short: sockets have at most 107 characters
         self._process: subprocess.Popen[bytes] | None = None
@@ -39,7 +40,7 @@ class PgBouncer:
         (self._directory / "users").write_text(f'"{user}" ""\n')
         (self._directory / "ini").write_text(
             f"[databases]\n{database} = host={server} dbname={database}\n"
-            f"[pgbouncer]\npool_mode = transaction\ndefault_pool_size = {backends}\nmax_client_conn = 500\n"
+            f"[pgbouncer]\npool_mode = transaction\nserver_reset_query_always = {int(resets)}\ndefault_pool_size = {backends}\nmax_client_conn = 500\n"
             f"listen_port = {_PORT}\nunix_socket_dir = {self._directory}\n"
             f"auth_type = trust\nauth_file = {self._directory}/users\nlogfile = {self._directory}/log\n"
         )

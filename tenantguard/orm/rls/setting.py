@@ -1,54 +1,63 @@
 """The tenant travels with the transaction: it is set with ``BEGIN``, and gone with its end.
 
 The barrier calls `TransactionSetting` when the first statement of a transaction is about to run, which pins the
-transaction to its tenant. The driver has not begun then, so BEGIN and the setting go to PostgreSQL together: as one
-message, or, where the value is a secret, in one pipeline of psycopg's with the value as a parameter, since PostgreSQL
-shows the text of statements to all sessions of a role (``pg_stat_activity``). asyncpg has no pipelines, and other
-drivers no parameters of the server: they need a round trip more. PostgreSQL takes the setting back when the transaction
-ends, however it ends, and when it is rolled back to a savepoint that is older than the setting; so a savepoint comes
-after the setting, or the setting is sent again.
+transaction to its tenant. The driver has not begun then, so BEGIN and the setting go to PostgreSQL together
+(`tenantguard.orm.rls.lines`), after a reset where the session was another tenant's before
+(`tenantguard.orm.rls.sessions`). PostgreSQL takes the setting back when the transaction ends, however it ends, and when
+it is rolled back to a savepoint that is older than the setting; so a savepoint comes after the setting, or the setting
+is sent again.
 
 A system context gets an empty setting, with which the database refuses every row of tenants: working across tenants is
 for an engine of another role, one that may bypass row-level security. AUTOCOMMIT has no transaction, so no tenant
 works in it.
 """
 
-from collections.abc import Generator
+import logging
 from typing import Any, Final, TypeVar, final
 
 from sqlalchemy import Engine
 from sqlalchemy.ext.asyncio import AsyncEngine
-from sqlalchemy.util import await_
+from sqlalchemy.util.concurrency import in_greenlet
 
-from tenantguard.binding import Binding
+from tenantguard.binding import Binding, current_binding
 from tenantguard.errors import ConfigurationError, StatementRefused
-from tenantguard.orm.connections import driver_connection_of
+from tenantguard.orm.connections import RAN_RAW, driver_connection_of
 from tenantguard.orm.protect import is_protected
 from tenantguard.orm.rls.functions import SETTING, TRANSACTION
+from tenantguard.orm.rls.lines import Line, line_of
 from tenantguard.orm.rls.seal import Seal, plain_value
+from tenantguard.orm.rls.sessions import CLEAN, MARKED, SessionReset, Sessions
 
 __all__ = ["TransactionSetting", "guard_transactions"]
 
-_WITH_PARAMETERS: Final = frozenset({"asyncpg", "psycopg"})
+logger: Final = logging.getLogger("tenantguard.orm")
+_WHO_RESETS: Final = ("engine", "pooler", "off")
+_RESETS: Final = frozenset({"asyncpg", "psycopg", "psycopg2"})
 _E = TypeVar("_E", Engine, AsyncEngine)
 _WHICH: Final = f"SELECT {TRANSACTION}"
 _SET: Final = f"SELECT pg_catalog.set_config('{SETTING}', {{}}, true)"
 """As a query and not as SET LOCAL, which takes no parameter, and of which ``pg_stat_statements`` keeps each value."""
 
 
-def guard_transactions(engine: _E, *, seal: Seal | None = None) -> _E:
+def guard_transactions(engine: _E, *, seal: Seal | None = None, session_reset: SessionReset = "engine") -> _E:
     """Have every transaction of a protected engine tell PostgreSQL whose it is, for row-level security.
 
     Args:
         engine: a protected `sqlalchemy.Engine` or `AsyncEngine` of PostgreSQL.
         seal: seals the setting, so that SQL injection can't become another tenant. Without it the setting is plain.
+        session_reset: who resets what a session of PostgreSQL keeps when a pooled connection goes on to another
+            tenant: settings, temporary tables, cursors, prepared statements of SQL. ``"engine"``: this engine, before
+            that tenant's transaction; what ``connect`` events set is set again, other than settings of one's own
+            (``app.x``), which belong in ``options`` of the URL or ``ALTER ROLE``. ``"pooler"``: the one between
+            (PgBouncer in transaction mode, with ``server_reset_query_always = 1``); a session that it did not reset
+            is refused. ``"off"``: nobody, which is logged: SQL injected in one tenant's name can act in the next's.
 
     Returns:
         The same engine.
 
     Raises:
-        ConfigurationError: the engine is not protected, of another database, has another setting already, or its
-            driver would show the seal.
+        ConfigurationError: the engine is not protected, of another database, has another setting already, its driver
+            would show the seal, or its sessions can't be reset by it.
     """
     dialect: Any = engine.dialect
     if not is_protected(engine) or dialect.name != "postgresql":
@@ -59,12 +68,25 @@ def guard_transactions(engine: _E, *, seal: Seal | None = None) -> _E:
         raise ConfigurationError(
             "The transactions of this engine are guarded already.", mend="Call guard_transactions() once for an engine."
         )
-    if seal is not None and seal.bound_to != "transaction" and dialect.driver not in _WITH_PARAMETERS:
+    line = line_of(dialect.driver, is_async=dialect.is_async)
+    if seal is not None and seal.bound_to != "transaction" and line.shows_parameters:
         raise ConfigurationError(
             f"With {dialect.driver} the seal stands in the text of a statement, which PostgreSQL shows to others.",
             mend='Use psycopg or asyncpg, or Seal(key, bound_to="transaction"), which is of no use to them.',
         )
-    dialect.tenantguard_setting = TransactionSetting(dialect.driver, seal)
+    if session_reset not in _WHO_RESETS:
+        raise ConfigurationError(
+            f"session_reset={session_reset!r} is none of {', '.join(map(repr, _WHO_RESETS))}.",
+            mend="Choose one of them.",
+        )
+    if session_reset == "engine" and dialect.driver not in _RESETS:
+        raise ConfigurationError(
+            f"How sessions of {dialect.driver} are reset is not known.",
+            mend='Use psycopg, asyncpg or psycopg2, or poolclass=NullPool with session_reset="off".',
+        )
+    if session_reset == "off":
+        logger.warning("Sessions of PostgreSQL are not reset between tenants (session_reset='off').")
+    dialect.tenantguard_setting = TransactionSetting(line, seal, session_reset)
     return engine
 
 
@@ -73,18 +95,21 @@ class TransactionSetting:
     """Sets the tenant at the begin of a transaction.
 
     Args:
-        driver: SQLAlchemy's name of the driver.
+        line: how the driver sends.
         seal: seals it, or ``None``.
+        session_reset: as for `guard_transactions`.
     """
 
-    __slots__ = ("_driver", "_seal")
+    __slots__ = ("_line", "_pooler", "_seal", "_sessions")
 
-    def __init__(self, driver: str, seal: Seal | None) -> None:
-        self._driver = driver
+    def __init__(self, line: Line, seal: Seal | None, session_reset: SessionReset) -> None:
+        self._line = line
         self._seal = seal
+        self._sessions = Sessions(line) if session_reset == "engine" else None
+        self._pooler = session_reset == "pooler"
 
     def place(self, connection: Any, binding: Binding) -> None:
-        """Tell PostgreSQL whose transaction it is.
+        """Tell PostgreSQL whose transaction it is, after a reset of what another tenant's may have left.
 
         Args:
             connection: SQLAlchemy's, whose transaction has not run a statement, or was rolled back to a savepoint.
@@ -92,49 +117,77 @@ class TransactionSetting:
 
         Raises:
             StatementRefused: the database could not hold the tenant: in AUTOCOMMIT, or while further tenants are read.
+            ConfigurationError: the session can't be reset from here.
             DBAPIError: PostgreSQL refused it, or is gone.
         """
         driver: Any = driver_connection_of(connection.connection)
-        if connection.dialect.detect_autocommit_setting(driver):
-            if binding.system is not None:
-                return
+        autocommit = connection.dialect.detect_autocommit_setting(driver)
+        if autocommit and binding.system is None:
             raise StatementRefused(
                 "AUTOCOMMIT has no transaction that the tenant could be tied to.",
                 mend='Use a transaction. For what runs in none, work in a block of system("why").',
             )
         body = self._body(binding)
         try:
-            if not body or self._seal is None:
-                self._send(connection, driver, _SET.format(f"'{body}'"))
-            elif self._seal.bound_to == "transaction":  # of no use to those who see it
-                value = self._seal.value(body, self._send(connection, driver, _WHICH))
-                self._send(connection, driver, _SET.format(f"'{value}'"))
-            else:
-                self._send(connection, driver, _SET, self._seal.value(body, str(self._backend_pid(driver))))
+            if not autocommit:
+                self._tell(driver, body, self._due(connection.connection, driver, body))
+            elif due := self._due(connection.connection, driver, body):
+                self._line.reset(driver, due)
         except BaseException as error:  # noqa: BLE001 - SQLAlchemy raises it again, and drops a broken connection
             connection._handle_dbapi_exception(error, None, None, None, None)
+        if self._sessions is not None:
+            self._sessions.done(connection.connection, body)
 
-    def _send(self, connection: Any, driver: Any, command: str, secret: str | None = None) -> str:
-        """Send a command, after BEGIN where the transaction has not begun.
+    def before_savepoint(self, connection: Any) -> None:
+        """Reset the session before a savepoint of nobody's begins a transaction that may become a tenant's.
 
         Args:
             connection: SQLAlchemy's.
-            driver: the driver's.
-            command: an SQL command.
-            secret: what stands for ``{}`` in it, as a parameter.
-
-        Returns:
-            The one value of its answer.
         """
-        if self._driver == "psycopg":
-            return _psycopg(driver, command, secret, is_async=connection.dialect.is_async)
-        if self._driver == "asyncpg":
-            return str(await_(_asyncpg(driver, command, secret)))
-        cursor = driver.cursor()
-        cursor.execute(command)
-        answer = cursor.fetchone()[0]
-        cursor.close()
-        return str(answer)
+        pooled = connection.connection
+        driver: Any = driver_connection_of(pooled)
+        if self._sessions is None or not self._line.is_idle(driver):
+            return
+        try:
+            if due := self._sessions.due(pooled, driver, CLEAN):
+                self._line.reset(driver, due)
+        except BaseException as error:  # noqa: BLE001 - as in `place`
+            connection._handle_dbapi_exception(error, None, None, None, None)
+        self._sessions.done(pooled, CLEAN)
+
+    def before_raw(self, pooled: Any) -> None:
+        """Reset the session before raw SQL runs on a pooled connection, and again before another tenant's transaction.
+
+        Args:
+            pooled: SQLAlchemy's pooled connection, whose driver is about to be handed out.
+        """
+        binding = current_binding()
+        if self._sessions is None or binding is None:
+            return
+        driver: Any = driver_connection_of(pooled)
+        if self._can_send(driver) and not binding.reads and self._line.is_idle(driver):
+            body = self._body(binding)
+            if due := self._due(pooled, driver, body):
+                self._line.reset(driver, due)
+            self._sessions.done(pooled, body)
+        pooled.info[RAN_RAW] = True
+
+    def _can_send(self, driver: Any) -> bool:
+        """An asynchronous driver is also handed out where nothing can be awaited."""
+        return in_greenlet() or not hasattr(driver, "run_async")
+
+    def _due(self, pooled: Any, driver: Any, body: str) -> tuple[str, ...]:
+        return () if self._sessions is None else self._sessions.due(pooled, driver, body)
+
+    def _tell(self, driver: Any, body: str, reset: tuple[str, ...]) -> None:
+        seal, line = self._seal, self._line
+        command = _SET + MARKED if self._pooler and line.is_idle(driver) else _SET
+        if not body or seal is None:
+            line.send(driver, command.format(f"'{body}'"), reset=reset)
+        elif seal.bound_to == "transaction":  # of no use to those who see it
+            line.send(driver, command.format(f"'{seal.value(body, line.ask(driver, _WHICH, reset))}'"))
+        else:
+            line.send(driver, command, seal.value(body, str(line.backend_pid(driver))), reset)
 
     def _body(self, binding: Binding) -> str:
         if binding.system is not None or binding.identity is None or binding.identity.tenant is None:
@@ -145,116 +198,3 @@ class TransactionSetting:
                 mend="Use an engine of a role that may bypass row-level security.",
             )
         return plain_value(binding.identity)
-
-    def _backend_pid(self, driver: Any) -> int:
-        connection = getattr(driver, "_connection", driver)
-        if self._driver == "psycopg":
-            pid: int = connection.pgconn.backend_pid
-        elif self._driver == "asyncpg":
-            pid = connection.get_server_pid()
-        else:
-            pid = connection.get_backend_pid()
-        return pid
-
-
-def _psycopg(driver: Any, command: str, secret: str | None, *, is_async: bool) -> str:
-    connection = driver._connection if is_async else driver
-    if is_async:
-        return str(await_(_psycopg_async(connection, command, secret)))
-    with connection.lock:
-        return str(connection.wait(_sent(connection, command, secret)))
-
-
-async def _psycopg_async(connection: Any, command: str, secret: str | None) -> str:
-    async with connection.lock:
-        return str(await connection.wait(_sent(connection, command, secret)))
-
-
-def _sent(connection: Any, command: str, secret: str | None) -> Generator[Any, Any, str]:
-    """Send a command, and BEGIN before it in the same message or pipeline where the transaction has not begun."""
-    from psycopg import errors, generators, pq
-
-    connection._check_connection_ok()
-    pgconn = connection.pgconn
-    encoding = pgconn._encoding
-    idle = pgconn.transaction_status == pq.TransactionStatus.IDLE
-    begin = connection._get_tx_start_command() if idle else b""
-    if secret is None:
-        pgconn.send_query(begin + b"; " * idle + command.encode(encoding))
-        results = yield from generators.execute(pgconn)
-    else:
-        results = yield from _piped(pgconn, begin, command.format("$1").encode(encoding), secret.encode(encoding))
-    answer = ""
-    for result in results:
-        if result.status == pq.ExecStatus.TUPLES_OK:
-            answer = result.get_value(0, 0).decode(encoding)
-        elif result.status != pq.ExecStatus.COMMAND_OK:
-            raise errors.error_from_result(result, encoding=encoding)
-    return answer
-
-
-def _piped(pgconn: Any, begin: bytes, command: bytes, secret: bytes) -> Generator[Any, Any, list[Any]]:
-    """Send a command with a parameter in a pipeline, and return the results before the pipeline's end."""
-    from psycopg import generators, pq
-
-    found: list[Any] = []
-    pgconn.enter_pipeline_mode()
-    try:
-        if begin:
-            pgconn.send_query_params(begin, None)
-        pgconn.send_query_params(command, [secret])
-        pgconn.pipeline_sync()
-        yield from generators.send(pgconn)
-        while not found or found[-1].status != pq.ExecStatus.PIPELINE_SYNC:
-            found += yield from generators.fetch_many(pgconn)
-        pgconn.exit_pipeline_mode()
-    except BaseException:
-        pgconn.finish()  # what is left unread in it would be the answer to the next one's statement
-        raise
-    return found[:-1]
-
-
-class _Beginning:
-    """Stands before asyncpg's connection while a transaction starts: what BEGIN is sent with."""
-
-    def __init__(self, connection: Any, command: str) -> None:
-        object.__setattr__(self, "_own", (connection, command))
-
-    def __getattr__(self, key: str) -> Any:
-        return getattr(self._own[0], key)
-
-    def __setattr__(self, key: str, value: Any) -> None:
-        setattr(self._own[0], key, value)
-
-    async def execute(self, begin: str) -> Any:
-        connection, command = self._own
-        return await connection.execute(f"{begin} {command}")
-
-
-async def _asyncpg(driver: Any, command: str, secret: str | None) -> str:
-    connection = driver._connection
-    alone = secret is None and command is not _WHICH
-    async with driver._execute_mutex:
-        try:
-            if driver._transaction is None:
-                transaction = connection.transaction(
-                    isolation=driver.isolation_level, readonly=driver.readonly, deferrable=driver.deferrable
-                )
-                if alone:
-                    own, transaction._connection = transaction._connection, _Beginning(connection, command)
-                    try:
-                        await transaction.start()
-                    finally:
-                        transaction._connection = own
-                else:
-                    await transaction.start()
-                driver._transaction = transaction
-                if alone:
-                    return ""
-            if alone:
-                return str(await connection.execute(command))
-            values = [] if secret is None else [secret]
-            return str(await connection.fetchval(command.format("$1"), *values))
-        except Exception as error:
-            driver._handle_exception(error)  # which raises it again, as an error of the DBAPI
-            raise

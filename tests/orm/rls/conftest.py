@@ -64,3 +64,12 @@ def new_lab(postgres_url: str) -> Iterator[Lab]:
         with made.admin() as admin:
             admin.execute(ROWS)
         yield made
+
+
+@pytest.fixture
+def new_transaction_lab(postgres_url: str) -> Iterator[Lab]:
+    """As `new_lab`, sealed for each transaction."""
+    with made_lab(postgres_url, Base.metadata, bound_to="transaction") as made:
+        with made.admin() as admin:
+            admin.execute(ROWS)
+        yield made

@@ -16,6 +16,7 @@ from tenantguard.orm import protect
 from tenantguard.orm.rls import RlsPlan, Seal, guard_transactions
 from tenantguard.orm.rls.functions import TRANSACTION
 from tenantguard.orm.rls.seal import BoundTo, plain_value
+from tenantguard.orm.rls.sessions import SessionReset
 
 __all__ = ["KEY", "Lab", "bound", "made_lab"]
 
@@ -69,9 +70,9 @@ class Lab:
         value = body if self.seal is None else self.seal.value(body, bound(connection, self.seal))
         connection.execute("SELECT set_config('tenantguard.tenant', %s, true)", [value])
 
-    def engine(self, driver: str = "psycopg", **options: Any) -> Engine:
+    def engine(self, driver: str = "psycopg", *, session_reset: SessionReset = "engine", **options: Any) -> Engine:
         made = protect(create_engine(self.engine_of(driver), **options))
-        return guard_transactions(made, seal=self.seal)
+        return guard_transactions(made, seal=self.seal, session_reset=session_reset)
 
     def async_engine(self, driver: str, **options: Any) -> AsyncEngine:
         made = protect(create_async_engine(self.engine_of(driver), **options))

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from sqlalchemy.pool import NullPool
 
 from tenantguard import allow_raw, bind, service_identity
+from tenantguard.errors import ConfigurationError
 from tenantguard.orm import protect
 from tenantguard.orm.rls import Seal, guard_transactions
 from tenantguard.orm.rls.seal import BoundTo
@@ -42,14 +43,15 @@ def anyio_backend() -> str:
 class Pooled:
     """A database with row-level security, and PgBouncer before it."""
 
-    def __init__(self, lab: Lab, bouncer: PgBouncer) -> None:
+    def __init__(self, lab: Lab, bouncer: PgBouncer, database: str) -> None:
         self.lab = lab
+        self.database = database
         self.url = bouncer.url
 
     def engine(self, seal: Seal | None = None, **options: Any) -> Engine:
         url = self.url.replace("postgresql:", "postgresql+psycopg:")
         made = create_engine(url, connect_args={"prepare_threshold": None}, **options)
-        return guard_transactions(protect(made), seal=seal or self.lab.seal)
+        return guard_transactions(protect(made), seal=seal or self.lab.seal, session_reset="pooler")
 
     def async_engine(self, driver: str, **options: Any) -> AsyncEngine:
         url = self.url.replace("postgresql:", f"postgresql+{driver}:")
@@ -59,7 +61,7 @@ class Pooled:
             name = lambda: f"__asyncpg_{uuid.uuid4()}__"  # noqa: E731
             arguments = {"statement_cache_size": 0, "prepared_statement_name_func": name}
         made = create_async_engine(url, connect_args=arguments, **options)
-        return guard_transactions(protect(made), seal=self.lab.seal)
+        return guard_transactions(protect(made), seal=self.lab.seal, session_reset="pooler")
 
 
 @pytest.fixture(scope="module", params=["transaction", "time"])
@@ -75,7 +77,7 @@ def pooled(request: pytest.FixtureRequest, debian_postgres_url: str) -> Iterator
         with lab.admin() as owner:
             owner.execute(ROWS)
         directory = url.partition("host=")[2]
-        yield Pooled(lab, stack.enter_context(PgBouncer(directory, name, lab.login)))
+        yield Pooled(lab, stack.enter_context(PgBouncer(directory, name, lab.login)), name)
 
 
 @pytest.fixture(params=[{"poolclass": NullPool}, {"pool_size": 5}], ids=["no pool", "a pool"])
@@ -159,6 +161,34 @@ def test_a_seal_that_was_stolen_is_refused_where_it_is_of_one_transaction(pooled
                     raw(thief)
             else:  # the limit of a seal of its time alone, which the docs name
                 assert raw(thief) == OF["a"]
+
+
+def test_an_engine_that_should_reset_sessions_itself_refuses_a_pooler_between(pooled: Pooled) -> None:
+    url = pooled.url.replace("postgresql:", "postgresql+psycopg:")
+    engine = guard_transactions(protect(create_engine(url, poolclass=NullPool)), seal=pooled.lab.seal)
+    for _ in range(2):
+        with (
+            bind(A),
+            engine.connect() as connection,
+            pytest.raises(ConfigurationError, match="A pooler stands between"),
+        ):
+            raw(connection)
+
+
+@pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
+@pytest.mark.anyio
+async def test_a_pooler_that_does_not_reset_sessions_is_found_out_and_nothing_runs(pooled: Pooled, driver: str) -> None:
+    _, _, directory = pooled.lab.url.partition("host=")
+    with PgBouncer(directory, pooled.database, pooled.lab.login, backends=1, resets=False) as careless:
+        engine = Pooled(pooled.lab, careless, pooled.database).async_engine(driver, poolclass=NullPool)
+        with bind(A):
+            async with engine.begin() as connection:
+                assert await connection.run_sync(raw) == OF["a"]
+        with bind(B):
+            async with engine.connect() as connection:
+                with pytest.raises(DBAPIError, match="set server_reset_query_always = 1"):
+                    await connection.run_sync(raw)
+        await engine.dispose()
 
 
 def test_a_setting_that_was_left_on_a_backend_is_nobodys_tenant(pooled: Pooled) -> None:

@@ -19,6 +19,7 @@ from sqlalchemy.orm import Session
 from tenantguard import allow_raw, bind, read_tenants, service_identity, system
 from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch
 from tenantguard.orm import protect
+from tenantguard.orm.connections import driver_connection_of
 from tenantguard.orm.rls import guard_transactions
 from tests.orm.attacks.world import Country, Document, Folder
 from tests.orm.rls.lab import Lab
@@ -210,9 +211,10 @@ def test_the_setting_costs_no_round_trip(lab: Lab, tmp_path: Path) -> None:
         ("with", lab.engine("psycopg")),
         ("without", protect(create_engine(lab.engine_of("psycopg")))),
     ):
+        with bind(B), engine.connect() as connection:
+            connection.execute(select(Country))  # so that the session is another tenant's, and has to be reset
         with bind(A), engine.connect() as connection, (tmp_path / name).open("wb") as trace:
-            with system("look at the driver"):
-                pgconn = connection.connection.driver_connection.pgconn
+            pgconn = driver_connection_of(connection.connection).pgconn
             pgconn.trace(trace.fileno())
             connection.execute(select(Country))
             connection.commit()
@@ -220,7 +222,8 @@ def test_the_setting_costs_no_round_trip(lab: Lab, tmp_path: Path) -> None:
         trips[name] = (tmp_path / name).read_text().count("ReadyForQuery")
         engine.dispose()
     assert "set_config('tenantguard.tenant', $1, true)" in (tmp_path / "with").read_text()
-    assert trips == {"with": 3, "without": 3}
+    assert "RESET ALL" in (tmp_path / "with").read_text()
+    assert trips == {"with": 4, "without": 3}, "the reset is a transaction of its own, and sent along with BEGIN"
 
 
 @pytest.mark.parametrize("driver", ["psycopg", "asyncpg"])
