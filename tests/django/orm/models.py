@@ -2,6 +2,7 @@
 
 import uuid
 
+import django
 from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelation
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
@@ -122,3 +123,7 @@ class Filled(TenantModel):
 
 class Forgotten(models.Model):
     text = models.CharField(max_length=200)
+
+
+if django.VERSION >= (6, 1):
+    from tests.django.orm import cascading  # noqa: F401 - further models of the app

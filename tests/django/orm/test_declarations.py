@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterator
 from typing import Any
 
+import django
 import pytest
 from django.core.management import CommandError, call_command
 from django.core.management.commands.migrate import Command as Migrate
@@ -206,8 +207,17 @@ class Equal(Lookup):
 
 
 class Loud(models.TextField):
-    def get_placeholder(self, value: Any, compiler: Any, connection: Any) -> str:
-        return "upper(%s)"
+    """Writes SQL around its values, by the hook that the version of Django asks for."""
+
+    if django.VERSION >= (6, 1):
+
+        def get_placeholder_sql(self, value: Any, compiler: Any, connection: Any) -> tuple[str, tuple[Any, ...]]:
+            return "upper(%s)", (value,)
+
+    else:
+
+        def get_placeholder(self, value: Any, compiler: Any, connection: Any) -> str:
+            return "upper(%s)"
 
 
 @pytest.fixture

@@ -206,7 +206,7 @@ def verdict(alias: str, attack: Attack, *, own: Any = None) -> str:
     before = snapshot()
     connection = connections[alias]
     with around:
-        sid = transaction.savepoint(using=alias)
+        sid = connection.savepoint()
         try:
             with bind(A):
                 result = attack()
@@ -223,7 +223,7 @@ def verdict(alias: str, attack: Attack, *, own: Any = None) -> str:
             outcome = f"{outcome} ({type(error).__name__}: {error})"
         connection.needs_rollback = False
         if outcome.startswith(("refused (", "leaked")):
-            transaction.savepoint_rollback(sid, using=alias)
+            connection.savepoint_rollback(sid)
         after = snapshot()
         if _of_b(before) != _of_b(after):
             changed = {name: rows for name, rows in _of_b(after).items() if rows != _of_b(before)[name]}

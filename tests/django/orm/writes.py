@@ -101,6 +101,8 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "bulk_update of a foreign key": (lambda: D.bulk_update([Document(pk=1, folder_id=1)], ["folder"]), 1),
     "save": (lambda: _saved(D.get(pk=1)), "changed"),
     "save of a deferred row": (lambda: _saved(D.only("title").get(pk=1)), "changed"),
+    "save of an expression": (lambda: _counted(D.get(pk=1)), 2),
+    "save of a column with an expression": (lambda: _counted(D.get(pk=1), update_fields=["pages"]), 2),
     "save of a child": (lambda: Comment.objects.get(pk=1).save(), None),
     "get_or_create": (lambda: D.get_or_create(slug="fresh", defaults={"title": "x"})[1], True),
     "update_or_create": (lambda: D.update_or_create(slug="own-0", defaults={"title": "x"})[1], False),
@@ -155,6 +157,8 @@ REFUSED: dict[str, Attack] = {
     "b's instance inserted by force": lambda: b_document().save(force_insert=True),
     "b's row updated by force": lambda: Document(id=BS, title="x").save(force_update=True),
     "b's columns saved": lambda: Document(id=BS, title="x").save(update_fields=["title"]),
+    "b's instance saved with an expression": lambda: _counted(b_document()),
+    "b's column saved with an expression": lambda: _counted(b_document(), update_fields=["pages"]),
     "b's instance, raw": lambda: b_document().save_base(raw=True),
     "b's child saved": lambda: Comment(id=BS, text="x", document_id=BS).save(),
     "b's child moved here": lambda: Comment(id=BS, text="x", document_id=1).save(),
@@ -252,6 +256,12 @@ def _saved(document: Any) -> str:
     document.title = "changed"
     document.save()
     return str(D.get(pk=document.pk).title)
+
+
+def _counted(document: Any, **how: Any) -> int:
+    document.pages = F("pages") + 1
+    document.save(**how)
+    return int(D.get(pk=document.pk).pages)
 
 
 def _moved(document: Any, **how: Any) -> None:

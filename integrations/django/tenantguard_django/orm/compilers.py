@@ -8,6 +8,7 @@ module does not understand does not pass.
 """
 
 from collections.abc import Iterator
+from contextlib import contextmanager
 from typing import Any, Final
 
 from django.core.exceptions import FullResultSet
@@ -18,6 +19,7 @@ from django.db.models.sql.datastructures import BaseTable, Join
 from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
 from tenantguard.orm.pins import pin_of
+from tenantguard_django.orm.cascades import reach_of_delete
 from tenantguard_django.orm.classify import Shared, kind_of
 from tenantguard_django.orm.criteria import Guarded, follows, guarded
 from tenantguard_django.orm.failing import can_fail
@@ -210,16 +212,22 @@ class ScopedCompiler:
         if touched:
             self.query.__dict__[TOUCHED] = True
 
-    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+    @contextmanager
+    def _running(self) -> Iterator[None]:
+        """Vouch for what this compiler makes, while it runs it."""
         guard = self.connection.tenantguard
         self.outermost = True
         before, guard.touched = guard.touched, False
         try:
-            result = super().execute_sql(*args, **kwargs)  # type: ignore[misc]
+            yield
         finally:
             self.outermost = False
             guard.vouched = []
             guard.touched = before
+
+    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
+        with self._running():
+            result = super().execute_sql(*args, **kwargs)  # type: ignore[misc]
         self.lazy = kwargs.get("chunked_fetch", False) or bool(
             self.connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
         )
@@ -250,6 +258,7 @@ class ScopedDelete(ScopedCompiler):
     def _as_sql(self, query: Any) -> tuple[str, tuple[Any, ...]]:
         name = self._quoted(query.base_table)
         found = self.scoped(query.base_table, name, write=True)
+        self._check_reach(query.base_table)
         where = query.where if found is None else guarded(found, query.where)
         delete = f"DELETE FROM {name}"  # noqa: S608 - a quoted name
         try:
@@ -257,6 +266,20 @@ class ScopedDelete(ScopedCompiler):
         except FullResultSet:
             return delete, ()
         return f"{delete} WHERE {sql}", tuple(params)
+
+    def _check_reach(self, table: str) -> None:
+        binding = raw_binding()
+        if binding is not None and binding.permits:
+            binding = current_binding()
+        if binding is not None and binding.system is not None:
+            return
+        narrowed = binding is not None and binding.identity is not None and bool(binding.identity.dimensions)
+        field = reach_of_delete(table, narrowed=narrowed)
+        if field is not None:
+            self._refuse(
+                f"a DELETE after which the database itself changes rows by {field}, where no predicate reaches",
+                'Use a cascade of Django\'s own, or delete in a block of system("why").',
+            )
 
 
 class ScopedUpdate(ScopedCompiler):
@@ -281,6 +304,11 @@ class ScopedUpdate(ScopedCompiler):
         if made[0] and query.base_table != table:
             raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
         return made
+
+    def execute_returning_sql(self, *args: Any, **kwargs: Any) -> Any:
+        """Run it, and return columns of the rows: how Django 6.0 and newer save a row with expressions in it."""
+        with self._running():
+            return super().execute_returning_sql(*args, **kwargs)  # type: ignore[misc]
 
 
 class ScopedInsert(ScopedCompiler):
@@ -330,6 +358,7 @@ _HOOKS: Final = (
     "as_sql",
     "_as_sql",
     "compile",
+    "execute_returning_sql",
     "execute_sql",
     "get_combinator_sql",
     "get_from_clause",

@@ -40,7 +40,8 @@ _RAW_MEND: Final = (
     "Write it with Django's own expressions, vouch for the class by vouch_for(), or run it in a block of "
     'allow_raw("why") and filter by tenant yourself.'
 )
-_FIELD_HOOKS: Final = ("get_placeholder", "select_format")
+_FIELD_HOOKS: Final = ("get_placeholder", "get_placeholder_sql", "select_format")
+"""What a field writes SQL by; the second is the name that Django 6.1 has for the first."""
 _INSTANCE: Final = frozenset({"template", "function", "arg_joiner", "as_sql", "as_sqlite", "as_postgresql"})
 _QUIET: Final = frozenset(
     """
