@@ -10,11 +10,12 @@ import os
 import subprocess
 import sys
 import time
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import redis
-from celery import chain, group
+from celery import chain, chord, group
 
 from tenantguard import RevocationKind, service_identity, system
 from tenantguard.binding import Credential
@@ -325,6 +326,78 @@ def test_nothing_can_be_added_that_is_to_run_after_a_task(app, queue, connection
         queue.give(message)
         assert refusal(app, connection, task_id, f"before-{name}") == "arguments"
     assert connection.llen("noted:planted") == 0
+
+
+HELD = {
+    "eta": "2000-01-01T00:00:00+00:00",
+    "expires": "2100-01-01T00:00:00+00:00",
+    "retries": 1,
+    "timelimit": [600, 600],
+    "group": "the-group-of-another-tenant",
+    "group_index": 7,
+    "root_id": "another-root",
+    "parent_id": "another-parent",
+    "ignore_result": True,
+    "replaced_task_nesting": 1,
+    "stamped_headers": ["batch"],
+    "stamps": {"batch": ["other"]},
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_no_header_that_says_when_a_task_runs_or_what_its_result_is_counted_with_can_be_changed(
+    app, queue, connection, name
+):
+    message, task_id = held_back(app, queue, f"header-{name}")
+    assert message["headers"][name] != HELD[name]
+    message["headers"][name] = HELD[name]
+    queue.give(message)
+    with_result = name != "ignore_result"
+    assert refusal(app, connection, task_id, f"header-{name}", with_result=with_result) == "arguments"
+
+
+@pytest.mark.parametrize("name", ["reply_to", "correlation_id"])
+def test_the_result_of_a_task_can_not_be_sent_to_anybody_else(app, queue, connection, name):
+    message, task_id = held_back(app, queue, f"property-{name}")
+    assert message["properties"][name]
+    message["properties"][name] = "eavesdropper"
+    queue.give(message)
+    assert refusal(app, connection, task_id, f"property-{name}") == "arguments"
+
+
+def test_a_task_with_times_a_group_a_correlation_and_headers_of_its_own_arrives(app, queue, connection):
+    moment = datetime.now(UTC) + timedelta(seconds=1)
+    options = {
+        "eta": moment,
+        "expires": 60,
+        "time_limit": 30,
+        "soft_time_limit": 20,
+        "correlation_id": "order-7",
+        "reply_to": "answers",
+        "headers": {"x-note": "hello"},
+        "stamped_headers": ["batch"],
+        "batch": "b1",
+        "group_id": "g1",
+        "group_index": 0,
+        "shadow": "report of acme",
+    }
+    with bind(caller()):
+        app.tasks["celery.report"].apply_async(("options",), **options)
+    queue.pass_on()
+    assert noted(connection, "options")[0]["tenant"] == "acme"
+    assert datetime.now(UTC) >= moment
+
+
+def test_a_chord_s_body_runs_for_the_same_caller(app, queue, connection, worker):
+    report = app.tasks["celery.report"]
+    with bind(caller()):
+        result = chord([report.s("part-1"), report.s("part-2")], report.si("body")).delay()
+    queue.pass_on()
+    queue.pass_on()
+    for word in ("part-1", "part-2", "body"):
+        (line,) = noted(connection, word)
+        assert (line["tenant"], line["chain"]) == ("acme", ["worker:service", "alice:human"]), worker.read_text()
+    result.forget()
 
 
 def test_a_capsule_can_not_be_put_on_another_task_or_queue(app, queue, connection):

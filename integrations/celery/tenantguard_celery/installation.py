@@ -7,7 +7,7 @@ left its verdict on the request; without one it is refused.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Token
 from typing import Any, Final
 
@@ -30,6 +30,28 @@ _VERDICT: Final = "_tenantguard_verdict"
 _MAY_RUN: Final = object()
 """The verdict for a task that runs with nobody bound, or as whoever is bound already. No header can be this object."""
 _OWN: Final = "_tenantguard_jobs"
+_AFTER: Final = ("callbacks", "errbacks", "chain", "chord")
+_BOUND: Final = (
+    "eta",
+    "expires",
+    "retries",
+    "timelimit",
+    "group",
+    "group_index",
+    "root_id",
+    "parent_id",
+    "ignore_result",
+    "replaced_task_nesting",
+    "stamped_headers",
+    "stamps",
+    "reply_to",
+    "correlation_id",
+)
+"""What of a message, beside its arguments, a capsule is bound to: when it runs, where its result goes, and the group
+whose results it is counted with. Celery changes none of it between sender and worker; a retry is a new message. Left
+out are what only people read (``shadow``, ``origin``, ``argsrepr``), what brokers set (``priority``, ``delivery_info``,
+``x-death``), and headers of the app and of its tools, which may be added after the capsule.
+"""
 
 
 def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantguard.dead_letters") -> Celery:
@@ -71,7 +93,9 @@ def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantg
 def _sealing(app: Celery, jobs: Jobs, send: Callable[..., Any]) -> Callable[..., Any]:
     def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
         args, kwargs, embed = message.body
-        digest = _digest(message.headers["id"], args, kwargs, embed)
+        # Celery itself puts these together after us, in this order.
+        sent = {**message.properties, **options, **message.headers, **(options.get("headers") or {})}
+        digest = _digest(sent["id"], args, kwargs, embed or {}, sent)
         capsule = jobs.capsule(name, queue=_queue_of(app, options), arguments=digest)
         for headers in (message.headers, options.get("headers")):
             if headers is not None:  # a retry brings the headers of the message before
@@ -96,10 +120,12 @@ def _queue_of(app: Celery, options: dict[str, Any]) -> str:
     return str(key or getattr(declared, "routing_key", None) or app.conf.task_default_routing_key)
 
 
-def _digest(task_id: str, args: Any, kwargs: Any, embed: Any) -> str:
-    """Bind a capsule to its message: its id, its arguments, and what is to be sent after it."""
-    after = [(embed or {}).get(name) or None for name in ("callbacks", "errbacks", "chain", "chord")]
-    return arguments_hash(str(kombu_json.dumps([task_id, args, kwargs, after])).encode())  # type: ignore[no-untyped-call]
+def _digest(task_id: str, args: Any, kwargs: Any, after: Mapping[str, Any], message: Mapping[str, Any]) -> str:
+    """Bind a capsule to its message: its id, its arguments, what is to be sent after it, and `_BOUND`."""
+    following = [after.get(name) or None for name in _AFTER]
+    bound = [message.get(name) or None for name in _BOUND]
+    encoded: Any = kombu_json.dumps([task_id, args, kwargs, following, bound])  # type: ignore[no-untyped-call]
+    return arguments_hash(str(encoded).encode())
 
 
 # --- running ------------------------------------------------------------------------------------------------
@@ -122,9 +148,9 @@ def _before(task: Task, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
         setattr(request, _VERDICT, _MAY_RUN)  # run in this process, by code that has somebody bound: `task.apply()`
         return
     queue = str(delivery.get("routing_key") or "")
-    after = {name: getattr(request, name, None) for name in ("callbacks", "errbacks", "chain", "chord")}
     try:
-        digest = _digest(task_id, args, kwargs, after)
+        found = {name: getattr(request, name, None) for name in _AFTER + _BOUND}
+        digest = _digest(task_id, args, kwargs, found, found)
         block = jobs.binding_of(jobs.open_blocking(text, task=task.name, queue=queue, arguments=digest))
     except Exception as fault:  # noqa: BLE001 - Celery would swallow it, and nobody would learn why nothing ran
         refused = fault if isinstance(fault, JobRefused) else _failed(fault)
