@@ -322,7 +322,7 @@ class Jobs:
                 audience=self._assertion_audience,
                 expires_at=capsule.expires_at,
             )
-            credential = Credential(assertion, JWT)
+            credential = Credential(assertion, JWT, scopes=capsule.identity.scopes)
         return bind(capsule.identity, credential)
 
     @asynccontextmanager

@@ -196,9 +196,9 @@ def _check(answer: Answer, request: TokenRequest, names: ClaimNames, actor_token
         raise Unusable("the token service issued a token that can't be sent in a header")
     if token == request.reveal_subject_token():
         raise Unusable("the token service gave back the caller's own token instead of a narrower one")
-    allowed = destination.scopes | destination.extra_scopes
+    allowed = request.scopes | destination.extra_scopes
     if answer.scope is not None:
-        check_scope(answer.scope, allowed, asked=bool(destination.scopes), identity=identity)
+        check_scope(answer.scope, allowed, asked=bool(request.scopes), identity=identity)
     now = time.time()
     expires_at = None if answer.expires_in is None else now + min(answer.expires_in, MAX_LIFETIME)
     claims = unverified_claims(token)
@@ -206,7 +206,7 @@ def _check(answer: Answer, request: TokenRequest, names: ClaimNames, actor_token
         raise Unusable("the token service issued a token that is no JWT though it says so")
     if claims is not None:
         if isinstance(claims.get("scope"), str):
-            check_scope(claims["scope"], allowed, asked=bool(destination.scopes), identity=identity)
+            check_scope(claims["scope"], allowed, asked=bool(request.scopes), identity=identity)
         _check_audience(claims, destination.audience)
         if identity is not None:
             check_party(claims, identity, names)
