@@ -120,6 +120,14 @@ class TokenRequest:
         return cls.on_behalf_of(identity, credential, destination)
 
     @property
+    def tenant(self) -> tuple[str, str] | None:
+        """For whom it counts if the token service fails: a tenant, or a caller without; ``None`` for the service."""
+        identity = self.identity
+        if identity is None:
+            return None
+        return ("subject", identity.subject.id) if identity.tenant is None else ("tenant", identity.tenant.id)
+
+    @property
     def is_transaction(self) -> bool:
         """True where the answer must be a transaction token."""
         return self.destination.mode == "transaction"
