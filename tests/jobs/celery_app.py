@@ -3,12 +3,18 @@
 import time
 from typing import Any
 
+import redis
 from celery import Celery, Task
+from celery.concurrency.base import BasePool
 from tenantguard_celery import install
 
 from tests.jobs.settings import make_jobs, note, redis_url
 
 __all__ = ["make_app"]
+
+
+class Greenlets(BasePool):
+    """A pool of another kind than those that guarded workers know."""
 
 
 class Own(Task):  # type: ignore[type-arg]
@@ -60,9 +66,17 @@ def make_app(broker: int) -> Celery:
             raise self.retry(countdown=0)
         return word
 
-    @app.task(name="celery.leaking", shared=False)
-    def leaking(word: str) -> str:
-        time.sleep(0)
+    @app.task(name="celery.meeting", shared=False)
+    def meeting(word: str, count: int) -> str:
+        """Note who is bound before and after ``count`` such tasks have come together."""
+        note(word)
+        with redis.Redis.from_url(redis_url()) as connection:
+            connection.incr("met")
+            deadline = time.monotonic() + 20
+            while int(connection.get("met") or 0) < count and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if time.monotonic() >= deadline:
+                return "alone"
         return note(word)
 
     # Tasks that come late, with classes of their own: some modules are imported when the app is finalized already.

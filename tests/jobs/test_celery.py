@@ -10,6 +10,7 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
@@ -45,12 +46,14 @@ def start(*arguments, url, log):
     )
 
 
-@pytest.fixture(scope="module")
-def worker(url, tmp_path_factory):
-    path = tmp_path_factory.mktemp("celery") / "log"
+QUIET = ("--loglevel=INFO", "--without-gossip", "--without-mingle", "--without-heartbeat")
+
+
+@contextmanager
+def working(pool, concurrency, url, path, *options):
+    """Run a worker until the block ends; ``path`` is its log."""
     with path.open("wb") as log:
-        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-        process = start("worker", "--pool=prefork", "--concurrency=2", "--loglevel=INFO", *quiet, url=url, log=log)
+        process = start("worker", f"--pool={pool}", f"--concurrency={concurrency}", *QUIET, *options, url=url, log=log)
         try:
             deadline = time.monotonic() + 60
             while b" ready." not in path.read_bytes():
@@ -61,6 +64,12 @@ def worker(url, tmp_path_factory):
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def worker(url, tmp_path_factory):
+    with working("prefork", 2, url, tmp_path_factory.mktemp("celery") / "log") as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
@@ -83,9 +92,9 @@ def queue(url, worker, app, connection):
     """Hands messages from the database where they wait to the worker."""
 
     class Queue:
-        def take(self):
+        def take(self, name="celery"):
             with redis.Redis.from_url(url.rsplit("/", 1)[0] + f"/{WAITING}") as waiting:
-                raw = waiting.rpop("celery")
+                raw = waiting.rpop(name)
             assert raw is not None, "nothing was sent"
             return json.loads(raw)
 
@@ -461,6 +470,46 @@ def test_no_log_of_the_worker_holds_a_capsule(worker, app, queue, connection):
     queue.give(message)
     noted(connection, "logged")
     assert message["headers"]["tenantguard_capsule"] not in worker.read_text()
+
+
+# --- pools --------------------------------------------------------------------------------------------------
+
+
+def test_tasks_that_run_at_once_in_threads_of_one_process_leave_nothing_to_each_other(
+    url, app, queue, connection, tmp_path
+):
+    """Each waits for the others in the middle, so that all of them are bound at the same time."""
+    count = 8
+    with working("threads", count, url, tmp_path / "log", "--queues=in-threads") as log:
+        for number in range(count):
+            with bind(caller(f"user{number}", f"tenant{number}")):
+                app.tasks["celery.meeting"].apply_async((f"met-{number}", count), queue="in-threads")
+            connection.lpush("in-threads", json.dumps(queue.take("in-threads")))
+        for number in range(count):
+            before, after = noted(connection, f"met-{number}", 2)
+            assert before == after, log.read_text()
+            assert (before["tenant"], before["chain"][-1]) == (f"tenant{number}", f"user{number}:human")
+        with bind(caller()):
+            chain(app.tasks["celery.report"].s("thread-1"), app.tasks["celery.report"].si("thread-2")).apply_async(
+                queue="in-threads"
+            )
+        message = queue.take("in-threads")
+        connection.lpush("in-threads", json.dumps(message))
+        assert noted(connection, "thread-1")[0]["tenant"] == "acme"
+        with bind(caller()):
+            app.tasks["celery.report"].apply_async(("thread-stripped",), queue="in-threads")
+        stripped = queue.take("in-threads")
+        del stripped["headers"]["tenantguard_capsule"]
+        connection.lpush("in-threads", json.dumps(stripped))
+        assert refusal(app, connection, stripped["headers"]["id"], "thread-stripped") == "missing"
+
+
+def test_a_worker_does_not_start_in_a_pool_whose_tasks_do_not_each_have_a_thread(url, tmp_path, monkeypatch):
+    monkeypatch.setenv("CELERY_CUSTOM_WORKER_POOL", "tests.jobs.celery_app:Greenlets")
+    with (tmp_path / "log").open("wb") as log:
+        process = start("worker", "--pool=custom", *QUIET, url=url, log=log)
+        assert process.wait(60) != 0
+    assert "--pool=threads" in (tmp_path / "log").read_text()
 
 
 # --- in process ---------------------------------------------------------------------------------------------

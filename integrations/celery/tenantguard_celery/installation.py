@@ -11,7 +11,8 @@ from collections.abc import Callable, Mapping
 from contextvars import Token
 from typing import Any, Final
 
-from celery import Celery, Task, signals, states
+from celery import Celery, Task, bootsteps, signals, states
+from celery.concurrency import prefork, solo, thread
 from celery.exceptions import Ignore
 from kombu.entity import Queue
 from kombu.utils import json as kombu_json
@@ -29,6 +30,8 @@ HEADER: Final = "tenantguard_capsule"
 _VERDICT: Final = "_tenantguard_verdict"
 _MAY_RUN: Final = object()
 """The verdict for a task that runs with nobody bound, or as whoever is bound already. No header can be this object."""
+_POOLS: Final = (prefork.TaskPool, solo.TaskPool, thread.TaskPool)
+"""Greenlets are none: what looks at a capsule waits for an event loop in a thread, and they replace threads."""
 _OWN: Final = "_tenantguard_jobs"
 _AFTER: Final = ("callbacks", "errbacks", "chain", "chord")
 _BOUND: Final = (
@@ -67,7 +70,8 @@ def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantg
         dead_letter_queue: the queue for jobs that were refused, with the reason among the headers; ``None`` for none.
 
     Raises:
-        ConfigurationError: the app is guarded already, or the message protocol is 1, which has no headers.
+        ConfigurationError: the app is guarded already, or the message protocol is 1, which has no headers. A worker
+            raises it when it starts with another pool than prefork, solo or threads.
     """
     if getattr(app, _OWN, None) is not None:
         raise ConfigurationError("The Celery app is guarded already.", mend="Call install() once for each app.")
@@ -83,6 +87,7 @@ def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantg
     app._tasks.__class__ = _guarding(type(app._tasks))  # noqa: SLF001 - the registry of this very app
     if jobs.dead_letter is None and dead_letter_queue is not None:
         jobs.dead_letter = _sender_of_dead_letters(app, dead_letter_queue)
+    app.steps["worker"].add(_KnownPool)
     _connect_signals()
     return app
 
@@ -129,6 +134,20 @@ def _digest(task_id: str, args: Any, kwargs: Any, after: Mapping[str, Any], mess
 
 
 # --- running ------------------------------------------------------------------------------------------------
+
+
+class _KnownPool(bootsteps.Step):  # type: ignore[misc]
+    """Part of a worker's start that ends it where tasks would not run each in a thread of its own."""
+
+    name = "tenantguard.pool"
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        if not issubclass(parent.pool_cls, _POOLS):
+            raise ConfigurationError(
+                f"A guarded Celery worker can't run in the pool {parent.pool_cls.__module__}.",
+                mend="Start it with --pool=prefork, --pool=threads or --pool=solo.",
+            )
+        super().__init__(parent, **options)
 
 
 def _connect_signals() -> None:
