@@ -1,10 +1,11 @@
 """A taskiq broker as a user writes it, for producers and for the worker in a process of its own."""
 
+import contextlib
 import json
-from typing import Any
+from typing import Annotated, Any
 
 import redis
-from taskiq import InMemoryBroker
+from taskiq import Context, InMemoryBroker, TaskiqDepends
 from taskiq_redis import ListQueueBroker, RedisAsyncResultBackend
 from tenantguard_taskiq import JobsMiddleware
 
@@ -30,6 +31,13 @@ def make_in_memory_broker() -> Any:
     return add_tasks(InMemoryBroker(await_inplace=True).with_middlewares(JobsMiddleware(make_jobs("taskiq"))))
 
 
+async def _calls_another(context: Annotated[Context, TaskiqDepends()]) -> str:
+    """A dependency that calls the function of a task directly, and goes on whatever comes of it."""
+    with contextlib.suppress(Exception):
+        await context.broker.find_task("taskiq.report")(f"{context.message.args[0]}-aside")
+    return "done"
+
+
 def add_tasks(broker: Any) -> Any:
     @broker.task("taskiq.report")
     async def report(word: str, created: str | None = None) -> str:
@@ -48,6 +56,10 @@ def add_tasks(broker: Any) -> Any:
         note(word)
         await report.kiq(f"{word}-inner")
         return word
+
+    @broker.task("taskiq.depending")
+    async def depending(word: str, aside: str = TaskiqDepends(_calls_another)) -> str:
+        return note(word)
 
     @broker.task("taskiq.short")
     async def short(word: str) -> str:

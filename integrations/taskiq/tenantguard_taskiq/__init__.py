@@ -9,6 +9,7 @@ import functools
 import inspect
 from collections.abc import Callable
 from contextvars import ContextVar
+from dataclasses import dataclass
 from typing import Any, Final, final
 
 import anyio.to_thread
@@ -22,10 +23,26 @@ from tenantguard.jobs import Jobs, arguments_hash
 __all__ = ["JobsMiddleware"]
 
 LABEL: Final = "tenantguard_capsule"
-_verdict: Final[ContextVar["tuple[str, bind | JobRefused | None] | None"]] = ContextVar(
-    "tenantguard_taskiq", default=None
-)
-"""The id of the message that is about to run, and whom it runs as, or why it may not; ``None`` as whom: unguarded."""
+
+
+@dataclass(slots=True)
+class _Verdict:
+    """What was decided on a message, for the function of its task alone.
+
+    Args:
+        task: the task's name.
+        outcome: whom it runs as, or why it may not; ``None`` as whom: unguarded.
+        outer: the verdict on the message in whose execution this one was executed, as an in-memory broker does.
+        taken: whether the function has begun.
+    """
+
+    task: str
+    outcome: bind | JobRefused | None
+    outer: "_Verdict | None"
+    taken: bool = False
+
+
+_verdict: Final[ContextVar[_Verdict | None]] = ContextVar("tenantguard_taskiq", default=None)
 
 
 @final
@@ -63,7 +80,7 @@ class JobsMiddleware(TaskiqMiddleware):
         """Open the capsule, and leave the verdict for the task's function."""
         task = self.broker.find_task(message.task_name)
         if task is not None:
-            task.original_func = _guarded(task.original_func)
+            task.original_func = _guarded(task.original_func, message.task_name)
         text = message.labels.pop(LABEL, None)
         outcome: bind | JobRefused | None
         try:
@@ -72,12 +89,13 @@ class JobsMiddleware(TaskiqMiddleware):
         except JobRefused as refused:
             outcome = refused
             await anyio.to_thread.run_sync(self._jobs.bury, refused, message.task_name, self._queue, message.task_id)
-        _verdict.set((message.task_id, outcome))
+        _verdict.set(_Verdict(message.task_name, outcome, _verdict.get()))
         return message
 
     def post_execute(self, message: TaskiqMessage, result: TaskiqResult[Any]) -> None:  # noqa: ARG002 - taskiq's
         """Leave no verdict behind for whatever runs next in this context."""
-        _verdict.set(None)
+        verdict = _verdict.get()
+        _verdict.set(None if verdict is None else verdict.outer)
 
 
 def _digest(message: TaskiqMessage) -> str:
@@ -86,15 +104,15 @@ def _digest(message: TaskiqMessage) -> str:
     return arguments_hash(encoded)
 
 
-def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
-    """Return a function that runs as the verdict says; one that is guarded already is returned as it is."""
-    if getattr(function, "__tenantguard__", False):
+def _guarded(function: Callable[..., Any], name: str) -> Callable[..., Any]:
+    """Return a function that runs as the verdict on its task says; one that is guarded already is returned as it is."""
+    if getattr(function, "__tenantguard__", None) == name:
         return function
     if inspect.iscoroutinefunction(function):
 
         @functools.wraps(function)
         async def run(*args: Any, **kwargs: Any) -> Any:
-            block = _take_verdict()
+            block = _take_verdict(name)
             if block is None:
                 return await function(*args, **kwargs)
             with block:
@@ -103,22 +121,21 @@ def _guarded(function: Callable[..., Any]) -> Callable[..., Any]:
 
         @functools.wraps(function)
         def run(*args: Any, **kwargs: Any) -> Any:
-            block = _take_verdict()
+            block = _take_verdict(name)
             if block is None:
                 return function(*args, **kwargs)
             with block:
                 return function(*args, **kwargs)
 
-    run.__tenantguard__ = True  # type: ignore[attr-defined]
+    run.__tenantguard__ = name  # type: ignore[attr-defined]
     return run
 
 
-def _take_verdict() -> bind | None:
+def _take_verdict(name: str) -> bind | None:
     verdict = _verdict.get()
-    _verdict.set(None)
-    if verdict is None:
+    if verdict is None or verdict.task != name or verdict.taken:
         return None  # called by the app's own code, as whoever is bound there
-    outcome = verdict[1]
-    if isinstance(outcome, JobRefused):
-        raise outcome
-    return outcome
+    if isinstance(verdict.outcome, JobRefused):
+        raise verdict.outcome
+    verdict.taken = True
+    return verdict.outcome
