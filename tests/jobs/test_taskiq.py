@@ -15,12 +15,15 @@ from pathlib import Path
 
 import pytest
 import redis
+from taskiq import InMemoryBroker
 from taskiq.kicker import AsyncKicker
+from tenantguard_taskiq import JobsMiddleware
 
 from tenantguard import RevocationKind
 from tenantguard.binding import Credential, current_binding
 from tenantguard.context import bind
 from tenantguard.errors import JobRefused, NotBound
+from tenantguard.jobs import JobKeys, Jobs
 from tests.jobs.test_celery import caller, noted
 
 ROOT = Path(__file__).parents[2]
@@ -300,12 +303,12 @@ async def test_no_log_of_the_worker_holds_a_capsule(worker, broker, queue, conne
 
 async def test_a_function_that_is_a_task_by_two_names_is_guarded_by_both(url, worker, connection):
     from tests.jobs.settings import note
-    from tests.jobs.taskiq_broker import make_in_memory_broker
 
     async def shared(word: str) -> str:
         return note(word)
 
-    broker = make_in_memory_broker()
+    jobs = Jobs(JobKeys(b"x" * 32), service="worker")
+    broker = InMemoryBroker(await_inplace=True).with_middlewares(JobsMiddleware(jobs))
     tasks = [broker.register_task(shared, "taskiq.first")]
     with bind(caller("carol")):
         await tasks[0].kiq("tq-first")
