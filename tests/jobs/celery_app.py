@@ -21,6 +21,13 @@ class Own(Task):  # type: ignore[type-arg]
     """A base class as projects have one."""
 
 
+class Hooked(Task):  # type: ignore[type-arg]
+    """A base class with a hook that Celery calls before the task."""
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        note(f"start-{args[0]}")
+
+
 class LateClass(Task):  # type: ignore[type-arg]
     """A task as a class."""
 
@@ -58,6 +65,19 @@ def make_app(broker: int) -> Celery:
     @app.task(name="celery.nightly", shared=False)
     def nightly(word: str) -> str:
         return note(word)
+
+    @app.task(name="celery.errback", shared=False)
+    def errback(request: Any, error: Any, traceback: Any, word: str) -> str:
+        """Celery calls such a function in the process where the failure is noticed, with three arguments."""
+        return note(word)
+
+    @app.task(name="celery.hooked", shared=False, base=Hooked)
+    def hooked(word: str) -> str:
+        return note(word)
+
+    @app.task(name="celery.broken", shared=False)
+    def broken(word: str) -> str:
+        raise ValueError(note(word))
 
     @app.task(name="celery.failing", shared=False, bind=True, max_retries=2)
     def failing(self: Any, word: str) -> str:

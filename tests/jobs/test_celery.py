@@ -409,6 +409,59 @@ def test_a_chord_s_body_runs_for_the_same_caller(app, queue, connection, worker)
     result.forget()
 
 
+@pytest.mark.parametrize(
+    "change",
+    [{"eta": "9999-12-31T23:59:59-14:00"}, {"eta": "0001-01-01T00:00:00+14:00"}],
+    ids=["a time too late", "a time too early"],
+)
+def test_a_message_that_fails_before_anybody_looked_at_its_capsule_starts_no_scheduled_work(
+    app, queue, connection, worker, change
+):
+    """Celery itself calls what is to follow a failure: in the worker's main process, with nobody bound."""
+    word = f"planted-{change['eta'][:4]}"
+    message, task_id = held_back(app, queue, f"fails-{word}")
+    del message["headers"]["tenantguard_capsule"]
+    message["headers"] |= change
+    args, kwargs, embed = body_of(message)
+    planted = [dict(app.tasks[name].s(word)) for name in ("celery.errback", "celery.report")]
+    planted.append(dict(app.tasks["celery.nightly"].si(word)))
+    set_body(message, [args, kwargs, embed | {"errbacks": planted}])
+    before = len(worker.read_text())
+    queue.give(message)
+    result = app.AsyncResult(task_id)
+    deadline = time.monotonic() + 15
+    while not result.ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert result.state == "FAILURE"
+    time.sleep(0.5)
+    assert connection.llen(f"noted:{word}") == 0, worker.read_text()[before:]
+    good, _ = held_back(app, queue, f"after-{word}")
+    queue.give(good)
+    assert noted(connection, f"after-{word}")[0]["tenant"] == "acme", "the worker goes on"
+
+
+def test_a_hook_before_a_task_runs_as_the_task_and_not_for_a_refused_one(app, queue, connection):
+    good, _ = held_back(app, queue, "hooked", "celery.hooked")
+    queue.give(good)
+    assert noted(connection, "hooked")[0]["tenant"] == "acme"
+    assert noted(connection, "start-hooked")[0]["tenant"] == "acme"
+    message, task_id = held_back(app, queue, "hook-stripped", "celery.hooked")
+    del message["headers"]["tenantguard_capsule"]
+    queue.give(message)
+    assert refusal(app, connection, task_id, "hook-stripped") == "missing"
+    assert connection.llen("noted:start-hook-stripped") == 0
+
+
+def test_error_callbacks_of_a_task_that_ran_are_called_and_sent_for_the_same_caller(app, queue, connection):
+    with bind(caller()):
+        errbacks = [app.tasks["celery.errback"].s("errback-called"), app.tasks["celery.report"].si("errback-sent")]
+        app.tasks["celery.broken"].apply_async(("broken",), link_error=errbacks)
+    queue.pass_on()
+    for word in ("errback-called", "errback-sent"):
+        assert noted(connection, word)[0]["tenant"] == "acme"
+
+
 def test_a_capsule_can_not_be_put_on_another_task_or_queue(app, queue, connection):
     message, task_id = held_back(app, queue, "other-task")
     message["headers"]["task"] = "celery.nested"

@@ -2,8 +2,9 @@
 
 Celery sends tasks, retries, chains, callbacks and scheduled entries by `app.amqp.send_task_message`: there the capsule
 goes into the message's headers. In the worker the capsule is opened before the task and its identity stays bound until
-callbacks and the rest of a chain have been sent. Celery swallows errors of signals, so a task runs only if the signal
-left its verdict on the request; without one it is refused.
+callbacks and the rest of a chain have been sent. What Celery sends there with nobody bound is to follow a message that
+was not looked at, and is dropped. Celery swallows errors of signals, so a task runs only if the signal left its verdict
+on the request; without one it is refused.
 """
 
 import logging
@@ -17,10 +18,11 @@ from celery.exceptions import Ignore
 from kombu.entity import Queue
 from kombu.utils import json as kombu_json
 
-from tenantguard.binding import Binding, enter_binding, leave_binding, raw_binding
+from tenantguard.binding import Binding, current_binding, enter_binding, leave_binding, raw_binding
 from tenantguard.context import bind
-from tenantguard.errors import ConfigurationError, JobRefused
+from tenantguard.errors import ConfigurationError, JobRefused, NotBound
 from tenantguard.jobs import DeadLetter, Jobs, arguments_hash
+from tenantguard_celery.origins import Origin, origin_of_call
 
 __all__ = ["install"]
 
@@ -30,6 +32,7 @@ HEADER: Final = "tenantguard_capsule"
 _VERDICT: Final = "_tenantguard_verdict"
 _MAY_RUN: Final = object()
 """The verdict for a task that runs with nobody bound, or as whoever is bound already. No header can be this object."""
+_FOLLOWED: Final = "It was to follow a job that was not looked at, or that ended early."
 _POOLS: Final = (prefork.TaskPool, solo.TaskPool, thread.TaskPool)
 """Greenlets are none: what looks at a capsule waits for an event loop in a thread, and they replace threads."""
 _OWN: Final = "_tenantguard_jobs"
@@ -100,6 +103,12 @@ def _sealing(app: Celery, jobs: Jobs, send: Callable[..., Any]) -> Callable[...,
         args, kwargs, embed = message.body
         # Celery itself puts these together after us, in this order.
         sent = {**message.properties, **options, **message.headers, **(options.get("headers") or {})}
+        if _is_follow_up(jobs, name):
+            refused = JobRefused(
+                "It was to follow a job that was not looked at, or that ended early.", reason="missing"
+            )
+            jobs.bury(refused, name, _queue_of(app, options), sent["id"])
+            return None
         digest = _digest(sent["id"], args, kwargs, embed or {}, sent)
         capsule = jobs.capsule(name, queue=_queue_of(app, options), arguments=digest)
         for headers in (message.headers, options.get("headers")):
@@ -110,6 +119,26 @@ def _sealing(app: Celery, jobs: Jobs, send: Callable[..., Any]) -> Callable[...,
         return send(producer, name, message, **options)
 
     return send_task_message
+
+
+def _is_follow_up(jobs: Jobs, name: str) -> bool:
+    """True for what a result backend sends after a failed message, with nobody bound.
+
+    Raises:
+        NotBound: another part of the worker sends it.
+    """
+    binding = current_binding()
+    if binding is not None and binding.identity is not None:
+        return False
+    origin = origin_of_call(_run.__code__)
+    if origin is Origin.APP or jobs.declaration(name).unguarded is not None:
+        return False
+    if origin is Origin.FOLLOW_UP:
+        return True
+    raise NotBound(
+        f"The task {name} was started by a worker with nobody bound, at the edge of another task.",
+        mend="Start it in the function of a task.",
+    )
 
 
 def _queue_of(app: Celery, options: dict[str, Any]) -> str:
@@ -212,24 +241,47 @@ def _guarding(registry: type) -> type:
     return Guarding
 
 
-def _guard(kind: type) -> None:
+def _guard(kind: Any) -> None:
     if "__tenantguard__" in vars(kind):
         return
-    call = kind.__call__
+    call, before_start = kind.__call__, kind.before_start
 
     def guarded(self: Task, *args: Any, **kwargs: Any) -> Any:
-        request = self.request
-        if getattr(self.app, _OWN, None) is not None and not request.called_directly:
-            verdict = getattr(request, _VERDICT, None)
-            if verdict is not _MAY_RUN and not isinstance(verdict, Token):
-                refused = verdict if isinstance(verdict, JobRefused) else None
-                _refuse(self, refused or JobRefused("The capsule was not looked at.", reason="missing"))
-        return call(self, *args, **kwargs)
+        refused = _refusal(self)
+        if refused is not None:
+            _refuse(self, refused)
+        guards = getattr(self.app, _OWN, None) is not None and self.request.called_directly
+        if guards and raw_binding() is None and origin_of_call(_run.__code__) is not Origin.APP:
+            raise JobRefused(_FOLLOWED, reason="missing")
+        return _run(call, self, *args, **kwargs)
+
+    def guarded_start(self: Task, *args: Any, **kwargs: Any) -> Any:
+        return before_start(self, *args, **kwargs) if _refusal(self) is None else None
 
     guarded.__tenantguard__ = True  # type: ignore[attr-defined]
     if not hasattr(call, "__tenantguard__"):
-        kind.__call__ = guarded  # type: ignore[method-assign]
-    kind.__tenantguard__ = True  # type: ignore[attr-defined]
+        kind.__call__ = guarded
+        if before_start is not Task.before_start:
+            kind.before_start = guarded_start
+    kind.__tenantguard__ = True
+
+
+def _refusal(task: Task) -> JobRefused | None:
+    """Return why the message that is executed now may not run; ``None`` if it may, or if there is none."""
+    request = task.request
+    if getattr(task.app, _OWN, None) is None or request.called_directly:
+        return None
+    verdict = getattr(request, _VERDICT, None)
+    if verdict is _MAY_RUN or isinstance(verdict, Token):
+        return None
+    return (
+        verdict if isinstance(verdict, JobRefused) else JobRefused("The capsule was not looked at.", reason="missing")
+    )
+
+
+def _run(call: Callable[..., Any], task: Task, *args: Any, **kwargs: Any) -> Any:
+    """Run the function of a task: what it calls is the app's own code."""
+    return call(task, *args, **kwargs)
 
 
 def _refuse(task: Task, refused: JobRefused) -> None:
