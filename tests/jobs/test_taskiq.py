@@ -271,6 +271,27 @@ async def test_a_dependency_that_calls_a_task_s_function_does_not_use_up_the_ver
     assert await refusal(broker, connection, message, "tq-depending-stripped") == "missing"
 
 
+async def test_a_task_that_is_tried_again_runs_for_the_same_caller_each_time(broker, queue, connection):
+    queue.give(await held_back(broker, queue, "tq-failing", "taskiq.failing"))
+    lines = await seen(connection, "tq-failing", 3)
+    assert [(line["tenant"], line["chain"], line["scopes"]) for line in lines] == [
+        ("acme", ["worker:service", "alice:human"], ["documents:read"])
+    ] * 3
+
+
+@pytest.mark.parametrize("task", ["taskiq.nightly", "taskiq.starting"])
+async def test_a_refused_message_starts_no_scheduled_work(broker, queue, connection, task):
+    """Neither by asking to be tried again, nor by what is done for it before its task would run."""
+    word = f"tq-planted-{task}"
+    message = await held_back(broker, queue, word, task)
+    message["labels"] = {"retry_on_error": True, "max_retries": 3}
+    queue.give(message)
+    assert await refusal(broker, connection, message, word) == "missing"
+    await asyncio.sleep(0.5)
+    assert connection.llen(f"noted:{word}") == connection.llen(f"noted:{word}-aside") == 0
+    assert connection.llen("taskiq") == 0, "and it is not tried again"
+
+
 async def test_in_a_pool_of_processes_plain_functions_do_not_run_and_coroutines_do(
     url, broker, queue, connection, tmp_path
 ):
