@@ -441,6 +441,25 @@ def test_a_message_that_fails_before_anybody_looked_at_its_capsule_starts_no_sch
     assert noted(connection, f"after-{word}")[0]["tenant"] == "acme", "the worker goes on"
 
 
+@pytest.mark.parametrize("name", ["chain", "callbacks"])
+def test_housekeeping_that_needs_no_capsule_starts_no_scheduled_work(app, queue, connection, name):
+    """Anybody who can write to the broker can start it, and say what is to follow."""
+    word = f"after-housekeeping-{name}"
+    message, task_id = held_back(app, queue, "unused")
+    del message["headers"]["tenantguard_capsule"]
+    message["headers"]["task"] = "celery.backend_cleanup"
+    set_body(message, [[], {}, {name: [dict(app.tasks["celery.nightly"].si(word))]}])
+    queue.give(message)
+    result = app.AsyncResult(task_id)
+    deadline = time.monotonic() + 15
+    while not result.ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert result.state == "SUCCESS"
+    time.sleep(0.5)
+    assert connection.llen(f"noted:{word}") == 0
+
+
 def test_a_hook_before_a_task_runs_as_the_task_and_not_for_a_refused_one(app, queue, connection):
     good, _ = held_back(app, queue, "hooked", "celery.hooked")
     queue.give(good)

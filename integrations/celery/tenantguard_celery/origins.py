@@ -19,12 +19,13 @@ class Origin(Enum):
     APP = "app"
     """The app's own code, or beat."""
     FOLLOW_UP = "follow-up"
-    """A result backend of Celery, which calls or sends what a message wants to follow it."""
+    """Celery, which calls or sends what a message wants to follow it."""
     WORKER = "worker"
     """Another part of a worker, at the edge of a task."""
 
 
 _FOLLOW_UPS: Final = "celery.backends."
+_AFTER_SUCCESS: Final = "_dispatch_callbacks_and_chain"
 _WORKER: Final = frozenset({"celery.app.trace", "celery.worker.request", "celery.worker.strategy"})
 
 
@@ -39,7 +40,7 @@ def origin_of_call(own: CodeType) -> Origin:
         if frame.f_code is own:
             return Origin.APP
         module = str(frame.f_globals.get("__name__", ""))
-        if module.startswith(_FOLLOW_UPS):
+        if module.startswith(_FOLLOW_UPS) or (module in _WORKER and frame.f_code.co_name == _AFTER_SUCCESS):
             return Origin.FOLLOW_UP
         if module in _WORKER:
             return Origin.WORKER
