@@ -11,6 +11,7 @@ contextvars-extras is used here and nowhere else. It is no longer developed, so 
 its version pinned.
 """
 
+from base64 import urlsafe_b64decode
 from collections.abc import Callable, Iterable
 from contextvars import Token
 from hashlib import sha256
@@ -33,6 +34,25 @@ __all__ = [
 ]
 
 
+_UNREAD: Final = object()
+_claims: Final = msgspec.json.Decoder(dict[str, Any])
+
+
+def _scopes_in(token: str) -> frozenset[str] | None:
+    """Return the scopes of a JWT that was verified when it came in; ``None`` for tokens that do not show any."""
+    parts = token.split(".")
+    if len(parts) != 3:
+        return None
+    try:
+        claims = _claims.decode(urlsafe_b64decode(parts[1] + "=" * (-len(parts[1]) % 4)))
+    except (ValueError, RecursionError):  # also of base64, of UTF-8 and of JSON
+        return None
+    said = claims.get("scope", claims.get("scp"))
+    if isinstance(said, str):
+        return frozenset(said.split())
+    return frozenset(map(str, said)) if isinstance(said, list) else None
+
+
 @final
 class Credential:
     """The token that the caller presented, kept for token exchange alone. It never shows itself.
@@ -42,9 +62,12 @@ class Credential:
         token_type: its RFC 8693 token type URI.
         inbound: the headers of the request that it came with, names in lower case. They are looked at where the app
             may have copied some of them to another host, and for nothing else.
+        scopes: what the token itself allows. An identity with fewer that is bound with it is a narrowed one, and
+            outbound calls carry no more than that. Left out, they are read from a JWT's ``scope`` or ``scp``; of other
+            tokens nobody knows.
     """
 
-    __slots__ = ("_digest", "_inbound", "_token", "_transaction", "length", "token_type")
+    __slots__ = ("_digest", "_inbound", "_scopes", "_token", "_transaction", "length", "token_type")
 
     def __init__(
         self,
@@ -52,12 +75,14 @@ class Credential:
         token_type: str = "urn:ietf:params:oauth:token-type:access_token",
         *,
         inbound: Iterable[tuple[bytes, bytes]] = (),
+        scopes: frozenset[str] | None = None,
     ) -> None:
         self._token = token
         self.length = len(token)
         self._inbound = inbound
         self._transaction: object = None
         self._digest: bytes | None = None
+        self._scopes: Any = _UNREAD if scopes is None else scopes
         self.token_type = token_type
 
     @property
@@ -66,6 +91,19 @@ class Credential:
         if self._digest is None:
             self._digest = sha256(self._token.encode("utf-8", "surrogatepass")).digest()
         return self._digest
+
+    @property
+    def scopes(self) -> frozenset[str] | None:
+        """What the token itself allows; ``None`` where that is not known."""
+        if self._scopes is _UNREAD:
+            self._scopes = _scopes_in(self._token)
+        found: frozenset[str] | None = self._scopes
+        return found
+
+    def is_wider_than(self, identity: Identity) -> bool:
+        """True if the token is known to allow more than the identity that is bound with it."""
+        scopes = self.scopes
+        return scopes is not None and scopes is not identity.scopes and not scopes <= identity.scopes
 
     @property
     def inbound(self) -> Iterable[tuple[bytes, bytes]]:

@@ -161,7 +161,8 @@ class TenantGuardMiddleware:
                     self._take_away(scope, others)
                     identity, nonce = await self._admission.admit(presented, scope)
             scope["tenantguard"] = identity
-            bound = enter_binding(Binding(identity, Credential(token, token_type, inbound=scope["headers"])))
+            credential = Credential(token, token_type, inbound=scope["headers"], scopes=identity.scopes)
+            bound = enter_binding(Binding(identity, credential))
             try:
                 await self.app(scope, receive, tracked_send)
             finally:
@@ -236,7 +237,8 @@ class TenantGuardMiddleware:
                 identity, _ = await self._admission.admit(presented, scope)
             scope["tenantguard"] = identity
             socket.watch(identity, partial(self._admission.recheck, identity, presented.token))
-            with bind(identity, Credential(presented.token, token_type, inbound=scope["headers"])):
+            credential = Credential(presented.token, token_type, inbound=scope["headers"], scopes=identity.scopes)
+            with bind(identity, credential):
                 await self.app(scope, socket.receive, socket.send)
         except Exception as error:
             if socket.ended:

@@ -5,8 +5,9 @@ group for work inside the process. Celery and taskiq have integrations that do a
 """
 
 from tenantguard.jobs.capsules import CAPSULE_TYPE, Capsule, arguments_hash
+from tenantguard.jobs.declarations import JobDeclaration
 from tenantguard.jobs.groups import JobGroup, task_name
-from tenantguard.jobs.jobs import DeadLetter, JobDeclaration, Jobs
+from tenantguard.jobs.jobs import DeadLetter, Jobs
 from tenantguard.jobs.keys import JobKeys
 
 __all__ = [

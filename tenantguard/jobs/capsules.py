@@ -44,6 +44,8 @@ class Capsule(msgspec.Struct, frozen=True, gc=False):
         audience: queue and task.
         expires_at: seconds since the epoch after which the job is not run any more.
         arguments: the digest of the task's arguments; ``None`` where they are not bound.
+        issued_at: seconds since the epoch at which it was sealed.
+        scheduled: True where nobody asked for the job, so that it runs as the service that it was declared with.
     """
 
     id: str
@@ -51,6 +53,8 @@ class Capsule(msgspec.Struct, frozen=True, gc=False):
     audience: str
     expires_at: float
     arguments: str | None = None
+    issued_at: float = 0.0
+    scheduled: bool = False
 
 
 def arguments_hash(encoded: bytes) -> str:
@@ -63,7 +67,14 @@ def arguments_hash(encoded: bytes) -> str:
 
 
 def seal_capsule(
-    keys: JobKeys, identity: Identity, *, service: str, audience: str, max_age: float, arguments: str | None = None
+    keys: JobKeys,
+    identity: Identity,
+    *,
+    service: str,
+    audience: str,
+    max_age: float,
+    arguments: str | None = None,
+    scheduled: bool = False,
 ) -> str:
     """Return a signed capsule.
 
@@ -74,6 +85,7 @@ def seal_capsule(
         audience: queue and task.
         max_age: seconds until it expires.
         arguments: the digest of the task's arguments.
+        scheduled: whether it runs as the service that the task was declared with.
     """
     now = time()
     claims = _claims_of(identity) | {
@@ -83,6 +95,7 @@ def seal_capsule(
         "exp": int(now + max_age),
         "jti": secrets.token_urlsafe(16),
         "args_hash": arguments,
+        "scheduled": True if scheduled else None,
         "origin": {
             "iss": identity.issuer,
             "jti": identity.token_id,
@@ -152,7 +165,8 @@ def open_capsule(keys: JobKeys, text: str, *, service: str, audience: str, argum
         _refuse("forged", "The capsule is of the future.")
     if bound != arguments:
         _refuse("arguments", "The capsule is of a job with other arguments.")
-    return Capsule(capsule_id, identity, audience, expires_at, bound)
+    scheduled = claims.get("scheduled") is True
+    return Capsule(capsule_id, identity, audience, expires_at, bound, issued_at, scheduled)
 
 
 def _refuse(reason: str, message: str) -> NoReturn:

@@ -2,8 +2,8 @@
 
 `Jobs.capsule` seals who is bound now, narrowed to what the task was declared with. `Jobs.open` looks at the capsule
 when the job runs: is it genuine and of this very job, not used before, not expired; is nobody in it revoked meanwhile,
-and may the tenant still be used. Only then is the identity bound. What is refused goes to the dead letters with a
-reason.
+and may the tenant still be used. Only then is the identity bound, with those of its rights that the worker's own
+declaration of the task allows as well. What is refused goes to the dead letters with a reason.
 """
 
 import logging
@@ -30,6 +30,14 @@ from tenantguard.errors import (
 )
 from tenantguard.identity import Actor, ActorType, Identity
 from tenantguard.jobs.capsules import Capsule, open_capsule, seal_capsule, subject_assertion
+from tenantguard.jobs.declarations import (
+    MAX_AGE,
+    UNDECLARED,
+    JobDeclaration,
+    as_declared,
+    narrowed_to,
+    same_service,
+)
 from tenantguard.jobs.keys import JobKeys
 from tenantguard.jobs.portal import run_blocking
 from tenantguard.tenancy import TenantDirectory, check_standing
@@ -38,31 +46,13 @@ from tenantguard.tokens.claim_values import MAX_ACTORS
 from tenantguard.tokens.replays import InMemoryReplays, ReplayStore
 from tenantguard.tokens.revocation import Revocations
 
-__all__ = ["DeadLetter", "JobDeclaration", "Jobs"]
+__all__ = ["DeadLetter", "Jobs"]
 
 logger = logging.getLogger("tenantguard.jobs")
 
-MAX_AGE: Final = 24 * 3600.0
-"""Seconds for which a job may wait, unless declared otherwise."""
 PATIENCE: Final = 10.0
 """Seconds for which a store that does not answer is asked again before a job is given up."""
 JWT: Final = "urn:ietf:params:oauth:token-type:jwt"
-
-
-class JobDeclaration(NamedTuple):
-    """What a task was declared with.
-
-    Args:
-        scopes: the most that it may do.
-        max_age: seconds for which it may wait.
-        runs_as: as whom it runs where nobody is bound when it is started, as scheduled work.
-        unguarded: why it runs without any identity; ``None`` for all others.
-    """
-
-    scopes: frozenset[str] = frozenset()
-    max_age: float = MAX_AGE
-    runs_as: Identity | None = None
-    unguarded: str | None = None
 
 
 class DeadLetter(NamedTuple):
@@ -73,7 +63,7 @@ class DeadLetter(NamedTuple):
         queue: the queue that it came from.
         task_id: the id of the message.
         reason: one word: ``forged``, ``missing``, ``audience``, ``arguments``, ``expired``, ``replayed``, ``revoked``,
-            ``tenant``, ``chain`` or ``unavailable``.
+            ``tenant``, ``chain``, ``declaration`` or ``unavailable``.
         message: a sentence for people; it holds no token and no argument.
     """
 
@@ -194,7 +184,7 @@ class Jobs:
 
     def declaration(self, task: str) -> JobDeclaration:
         """Return what a task was declared with."""
-        return self._declared.get(task, _UNDECLARED)
+        return self._declared.get(task, UNDECLARED)
 
     # --- sealing -------------------------------------------------------------------------------------------
 
@@ -216,17 +206,20 @@ class Jobs:
         declaration = self.declaration(task)
         if declaration.unguarded is not None:
             return None
+        identity, scheduled = self._narrowed(task, declaration)
         return seal_capsule(
             self._keys,
-            self._narrowed(task, declaration),
+            identity,
             service=self.service,
             audience=_audience(queue, task),
             # A task that was not declared has not been compared with it yet.
             max_age=min(declaration.max_age, self._revocations.keep_for),
             arguments=arguments,
+            scheduled=scheduled,
         )
 
-    def _narrowed(self, task: str, declaration: JobDeclaration) -> Identity:
+    def _narrowed(self, task: str, declaration: JobDeclaration) -> tuple[Identity, bool]:
+        """Return as whom a job runs, and whether that is the service that the task was declared with."""
         binding = current_binding()
         bound = None if binding is None or binding.system is not None else binding.identity
         if bound is None:
@@ -235,7 +228,10 @@ class Jobs:
                     f"The task {task} was started with nobody bound.",
                     mend="Start it while an identity is bound, or declare it with runs_as=service_identity(...).",
                 )
-            return declaration.runs_as
+            return declaration.runs_as, True
+        if declaration.runs_as is not None and same_service(bound, declaration.runs_as):
+            # Scheduled work that is tried again, or starts itself again.
+            return narrowed_to(bound, declaration.runs_as.scopes), True
         worker = Actor(self.service, ActorType.SERVICE)
         changes: dict[str, object] = {"scopes": bound.scopes & declaration.scopes, "confirmation": None}
         if task not in self._declared:
@@ -248,7 +244,7 @@ class Jobs:
             self._chains.check(narrowed)
         except InvalidToken as refused:
             raise NotBound(f"The task {task} can't be started: {refused.message}") from None
-        return narrowed
+        return narrowed, False
 
     # --- running -------------------------------------------------------------------------------------------
 
@@ -267,13 +263,15 @@ class Jobs:
         Raises:
             JobRefused: it may not run.
         """
-        if self.declaration(task).unguarded is not None:
+        declaration = self.declaration(task)
+        if declaration.unguarded is not None:
             return None
         if not text:
             raise JobRefused("The message has no capsule.", reason="missing")
         capsule = open_capsule(
             self._keys, text, service=self.service, audience=_audience(queue, task), arguments=arguments
         )
+        capsule = as_declared(capsule, declaration)
         deadline = monotonic() + PATIENCE
         while True:
             try:
@@ -324,7 +322,7 @@ class Jobs:
                 audience=self._assertion_audience,
                 expires_at=capsule.expires_at,
             )
-            credential = Credential(assertion, JWT)
+            credential = Credential(assertion, JWT, scopes=capsule.identity.scopes)
         return bind(capsule.identity, credential)
 
     @asynccontextmanager
@@ -383,9 +381,6 @@ class Jobs:
 
     def __repr__(self) -> str:
         return f"Jobs(service={self.service!r}, {len(self._declared)} declared)"
-
-
-_UNDECLARED: Final = JobDeclaration()
 
 
 def _audience(queue: str, task: str) -> str:

@@ -17,6 +17,7 @@ from typing import Any, Final
 import msgspec
 
 from tenantguard.identity import Identity
+from tenantguard.outbound.circuit import Blame
 from tenantguard.outbound.token_requests import TokenRequest
 
 __all__ = [
@@ -79,12 +80,12 @@ class Fault:
     Args:
         message: completes the sentence "No token for ...: "; holds no token.
         mend: how to put it right.
-        endpoint_at_fault: True if the token service is broken; False if it refused this one request for a reason.
+        blame: where it can be laid, and so whose further requests are held back for a moment.
     """
 
     message: str
     mend: str | None = None
-    endpoint_at_fault: bool = True
+    blame: Blame = Blame.ANSWER
 
 
 class Answer(msgspec.Struct, frozen=True):
@@ -165,14 +166,15 @@ def _refusal(status: int, body: bytes) -> Fault:
         except _UNREADABLE:
             code = ""
         if _ERROR_CODE.fullmatch(code):
-            return Fault(
-                f"the token service refused with {code}", _MENDS.get(code), endpoint_at_fault=code in _OUR_OWN_FAULT
-            )
-    return Fault(f"the token service answered with status {status}")
+            blame = Blame.ANSWER if code in _OUR_OWN_FAULT else Blame.REQUEST
+            return Fault(f"the token service refused with {code}", _MENDS.get(code), blame)
+    return Fault(
+        f"the token service answered with status {status}", blame=Blame.SERVICE if status >= 500 else Blame.ANSWER
+    )
 
 
 _OUR_OWN_FAULT: Final = frozenset({"invalid_client", "unauthorized_client", "unsupported_grant_type"})
-"""Refusals that meet every caller alike; further attempts only burden the token service."""
+"""Refusals that every attempt meets alike; further ones only burden the token service."""
 
 _MENDS: Final = {
     "invalid_client": "Check client_id and client_secret.",
@@ -196,9 +198,9 @@ def _check(answer: Answer, request: TokenRequest, names: ClaimNames, actor_token
         raise Unusable("the token service issued a token that can't be sent in a header")
     if token == request.reveal_subject_token():
         raise Unusable("the token service gave back the caller's own token instead of a narrower one")
-    allowed = destination.scopes | destination.extra_scopes
+    allowed = request.scopes | destination.extra_scopes
     if answer.scope is not None:
-        check_scope(answer.scope, allowed, asked=bool(destination.scopes), identity=identity)
+        check_scope(answer.scope, allowed, asked=bool(request.scopes), identity=identity)
     now = time.time()
     expires_at = None if answer.expires_in is None else now + min(answer.expires_in, MAX_LIFETIME)
     claims = unverified_claims(token)
@@ -206,7 +208,7 @@ def _check(answer: Answer, request: TokenRequest, names: ClaimNames, actor_token
         raise Unusable("the token service issued a token that is no JWT though it says so")
     if claims is not None:
         if isinstance(claims.get("scope"), str):
-            check_scope(claims["scope"], allowed, asked=bool(destination.scopes), identity=identity)
+            check_scope(claims["scope"], allowed, asked=bool(request.scopes), identity=identity)
         _check_audience(claims, destination.audience)
         if identity is not None:
             check_party(claims, identity, names)

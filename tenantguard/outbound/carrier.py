@@ -149,9 +149,10 @@ class Carrier:
                     mend='Declare the destination with mode="exchange" to leave the trust domain.',
                 )
             allowed = destination.scopes | destination.extra_scopes
-            if identity.scopes <= allowed:
+            narrowed = credential.is_wider_than(identity)
+            if identity.scopes <= allowed and not narrowed:
                 return Cargo(TXN_TOKEN_HEADER, credential.reveal())
-            if not destination.scopes <= identity.scopes:
+            if not destination.scopes <= identity.scopes and not narrowed:
                 raise OutboundError(
                     f"The transaction does not hold all scopes that {destination} asks for, and can't be widened.",
                     mend="Ask for scopes that the transaction began with.",
@@ -288,6 +289,11 @@ def _forwarded(destination: Destination) -> Cargo:
         raise OutboundError(
             f"The caller's token can't be forwarded to {destination}: it is bound to a key that only the caller holds.",
             mend='Use mode="exchange".',
+        )
+    if credential.is_wider_than(identity):
+        raise OutboundError(
+            f"The caller's token can't be forwarded to {destination}: it allows more than the narrowed identity holds.",
+            mend='Use mode="exchange", or make the call outside of the block that narrows.',
         )
     if credential.token_type == TXN_TOKEN:
         return Cargo(TXN_TOKEN_HEADER, credential.reveal())

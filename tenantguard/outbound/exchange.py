@@ -4,8 +4,8 @@ A token is kept until shortly before it expires, and refreshed ahead of time whi
 destination one request is in flight, whoever waits for it: tasks of asyncio and trio, several event loops, threads. It
 runs in a thread of its own with an empty context, so a waiter that is cancelled takes nothing from the others, and no
 request can carry the identity of the task that happened to start it. Failures are not kept, but after several in a row
-the token service is left in peace for a moment. There is no fall-back: without a good answer nothing is sent.
-Source: RFC 8693; RFC 6749, section 4.4.
+those whom they concern leave the token service in peace for a moment. There is no fall-back: without a good answer
+nothing is sent. Source: RFC 8693; RFC 6749, section 4.4.
 """
 
 import concurrent.futures
@@ -25,7 +25,7 @@ from tenantguard.binding import Credential
 from tenantguard.errors import ConfigurationError, ExchangeError
 from tenantguard.identity import Identity
 from tenantguard.outbound.answers import ClaimNames, Fault, UsableToken, read_answer
-from tenantguard.outbound.circuit import Circuit
+from tenantguard.outbound.circuit import Blame, Circuits
 from tenantguard.outbound.destinations import Destination
 from tenantguard.outbound.token_cache import CachedToken, TokenCache
 from tenantguard.outbound.token_requests import TOKEN_EXCHANGE, TXN_TOKEN, TokenRequest
@@ -76,7 +76,7 @@ class TokenExchange:
         "_actor",
         "_actor_lock",
         "_cache",
-        "_circuit",
+        "_circuits",
         "_endpoint",
         "_flights",
         "_lock",
@@ -127,7 +127,7 @@ class TokenExchange:
         self._names = ClaimNames(tenant=tenant_claim, subject=subject_claim)
         self._timeout = timeout
         self._cache = TokenCache(max_tokens)
-        self._circuit = Circuit()
+        self._circuits = Circuits()
         self._threads = DaemonThreads()
         self._lock = threading.Lock()
         self._flights: dict[tuple[object, ...], Future[_Outcome]] = {}
@@ -261,7 +261,7 @@ class TokenExchange:
                 landed: Future[_Outcome] = Future()
                 landed.set_result(UsableToken(entry.value, entry.use_until, entry.obtained_at))
                 return landed
-            pause = self._circuit.seconds_open(self._timeout)
+            pause = self._circuits.seconds_open(request.tenant, request.key, self._timeout)
             if pause:
                 raise _error(
                     Fault(f"the token service failed several times in a row and is asked again in {pause:.1f} s"),
@@ -285,7 +285,7 @@ class TokenExchange:
             if now < entry.refresh_at or request.key in self._flights:
                 return
             entry.refresh_at = now + REFRESH_RETRY
-            if not self._circuit.seconds_open(self._timeout):
+            if not self._circuits.seconds_open(request.tenant, request.key, self._timeout):
                 self._begin(request)
 
     def _fly(self, request: TokenRequest, began_at: float) -> _Outcome:
@@ -298,10 +298,8 @@ class TokenExchange:
         if isinstance(outcome, UsableToken):
             # In the cache before the flight is gone, so that nobody starts a second one in between.
             self._cache.put(request.key, CachedToken(outcome, request))
-        if isinstance(outcome, Fault) and outcome.endpoint_at_fault:
-            self._circuit.failed(began_at)
-        else:
-            self._circuit.succeeded()
+        blame = outcome.blame if isinstance(outcome, Fault) else None
+        self._circuits.ended(request.tenant, request.key, began_at, blame)
         with self._lock:
             self._flights.pop(request.key, None)
         return outcome
@@ -315,7 +313,7 @@ class TokenExchange:
                 return Fault(
                     "the caller's own token has expired",
                     "Let work that outlives its request run as a job.",
-                    endpoint_at_fault=False,
+                    blame=Blame.REQUEST,
                 )
             proof = self._actor_token(deadline)
             if isinstance(proof, Fault):
@@ -326,7 +324,8 @@ class TokenExchange:
         try:
             status, body = self._endpoint.post(request.form(actor, details), deadline)
         except EndpointDown as fault:
-            return Fault(f"the token service can't be asked: {fault}")
+            blame = Blame.ANSWER if fault.answered else Blame.EVERYBODY if fault.unreachable else Blame.SERVICE
+            return Fault(f"the token service can't be asked: {fault}", blame=blame)
         if request.is_transaction:
             return read_transaction_answer(status, body, request, self._names)
         return read_answer(status, body, request, self._names, actor_token=actor)
@@ -340,7 +339,7 @@ class TokenExchange:
         if found is not None and time() < found.use_until:
             return found.value
         if not self._actor_lock.acquire(timeout=max(0.0, deadline - monotonic())):
-            return Fault("the token service did not answer in time")
+            return Fault("the token service did not answer in time", blame=Blame.REQUEST)  # told by who asks
         try:
             found = self._cache.find(own.key)
             if found is not None and time() < found.use_until:

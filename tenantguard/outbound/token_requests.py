@@ -29,13 +29,23 @@ _HOW_TO_DECLARE_OWN_CALLS: Final = (
 def exchange_key(identity: Identity, credential: Credential, destination: Destination) -> tuple[object, ...]:
     """Return what identifies the token that was exchanged for a caller and a destination."""
     tenant = identity.tenant
-    return (
+    key = (
         credential.digest,
         tenant.id if tenant is not None else None,
         identity.subject.id,
         identity.actor.id,
         destination.key,
     )
+    return (*key, _narrowed(identity, destination)) if credential.is_wider_than(identity) else key
+
+
+def _narrowed(identity: Identity, destination: Destination) -> frozenset[str]:
+    """Return what to ask for a caller that was narrowed since its token came in: no more than it holds now.
+
+    For others the destination's scopes are asked for as declared: the token service knows what the caller may do there,
+    which can be more than the token for this service says.
+    """
+    return destination.scopes & identity.scopes if destination.scopes else identity.scopes
 
 
 @final
@@ -49,9 +59,10 @@ class TokenRequest:
             with tenant, subject and actor; for a transaction, the transaction.
         destination: for which destination.
         identity: for whom; ``None`` for the service itself.
+        scopes: the scopes to ask for; none leaves them to the token service.
     """
 
-    __slots__ = ("_credential", "destination", "identity", "key")
+    __slots__ = ("_credential", "destination", "identity", "key", "scopes")
 
     def __init__(
         self,
@@ -59,20 +70,34 @@ class TokenRequest:
         destination: Destination,
         identity: Identity | None = None,
         credential: Credential | None = None,
+        scopes: frozenset[str] | None = None,
     ) -> None:
         self.key = key
+        self.scopes = destination.scopes if scopes is None else scopes
         self.destination = destination
         self.identity = identity
         self._credential = credential
 
     @classmethod
     def on_behalf_of(cls, identity: Identity, credential: Credential, destination: Destination) -> "TokenRequest":
-        """Return the wish for a token that carries ``identity`` to ``destination`` (RFC 8693, section 2.1)."""
+        """Return the wish for a token that carries ``identity`` to ``destination`` (RFC 8693, section 2.1).
+
+        Raises:
+            OutboundError: the identity was narrowed and holds none of the destination's scopes.
+        """
+        scopes = None
+        if credential.is_wider_than(identity):
+            scopes = _narrowed(identity, destination)
+            if not scopes:  # asking for none would leave them to the token service
+                raise OutboundError(
+                    f"The bound identity was narrowed, and holds none of the scopes that {destination} asks for.",
+                    mend="Make the call outside of the block that narrows, or keep a scope of the destination there.",
+                )
         key = exchange_key(identity, credential, destination)
         if destination.mode == "transaction":
             # A transaction is one request; the same caller's next one is another.
             key = (*key, credential.transaction)
-        return cls(key, destination, identity, credential)
+        return cls(key, destination, identity, credential, scopes)
 
     @classmethod
     def for_service(cls, destination: Destination) -> "TokenRequest":
@@ -85,7 +110,7 @@ class TokenRequest:
 
         Raises:
             NotBound: the destination wants a caller carried on, and none is bound or its token is not.
-            OutboundError: the destination's mode needs no token of the token service.
+            OutboundError: the destination's mode needs no token of the token service, or see `on_behalf_of`.
         """
         if destination.mode == "client_credentials":
             return cls.for_service(destination)
@@ -93,6 +118,14 @@ class TokenRequest:
             raise OutboundError(f"The mode {destination.mode} of {destination} asks for no token.")
         identity, credential = bound_caller(destination)
         return cls.on_behalf_of(identity, credential, destination)
+
+    @property
+    def tenant(self) -> tuple[str, str] | None:
+        """For whom it counts if the token service fails: a tenant, or a caller without; ``None`` for the service."""
+        identity = self.identity
+        if identity is None:
+            return None
+        return ("subject", identity.subject.id) if identity.tenant is None else ("tenant", identity.tenant.id)
 
     @property
     def is_transaction(self) -> bool:
@@ -119,8 +152,8 @@ class TokenRequest:
         """
         subject_token, token_type = self.reveal_subject_token(), self.subject_token_type
         parameters = {"audience": self.destination.audience or ""}
-        if self.destination.scopes:
-            parameters["scope"] = " ".join(sorted(self.destination.scopes))
+        if self.scopes:
+            parameters["scope"] = " ".join(sorted(self.scopes))
         if subject_token is None or token_type is None:
             return {"grant_type": "client_credentials", **parameters}
         parameters |= {

@@ -67,7 +67,7 @@ def _check(answer: Answer, request: TokenRequest, names: ClaimNames) -> UsableTo
         raise Unusable("the token service issued a transaction token without a txn")
     if not isinstance(claims.get("scope"), str) or not isinstance(claims.get("sub"), str):
         raise Unusable("the token service issued a transaction token without scope or sub")
-    check_scope(claims["scope"], destination.scopes | destination.extra_scopes, asked=True, identity=identity)
+    check_scope(claims["scope"], request.scopes | destination.extra_scopes, asked=True, identity=identity)
     _check_tenant(claims, identity, names)
     if request.subject_token_type == TXN_TOKEN:
         _check_replacement(claims, request)

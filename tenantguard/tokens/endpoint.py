@@ -32,7 +32,18 @@ KEEPALIVE_SECONDS: Final = 15.0
 
 
 class EndpointDown(Exception):
-    """No answer could be had. The text is fit for logs: it holds nothing that the server sent."""
+    """No answer could be had. The text is fit for logs: it holds nothing that the server sent.
+
+    Args:
+        message: why.
+        unreachable: True where no connection could be made, so that nothing was asked yet.
+        answered: True where there was an answer, which is not read.
+    """
+
+    def __init__(self, message: str, *, unreachable: bool = False, answered: bool = False) -> None:
+        super().__init__(message)
+        self.unreachable = unreachable
+        self.answered = answered
 
 
 class _Deadline(threading.local):
@@ -184,8 +195,12 @@ class OAuthEndpoint:
             except (httpcore2.ReadError, httpcore2.WriteError, httpcore2.RemoteProtocolError):
                 # A kept connection that the server has just closed; asking for a token twice does no harm.
                 return self._post(body)
+        except httpcore2.ConnectTimeout:
+            raise EndpointDown("it did not answer in time", unreachable=True) from None
         except (httpcore2.TimeoutException, TimeoutError):
             raise EndpointDown("it did not answer in time") from None
+        except httpcore2.ConnectError as fault:
+            raise EndpointDown(f"the connection failed ({type(fault).__name__})", unreachable=True) from None
         except (httpcore2.NetworkError, httpcore2.ProtocolError, OSError, ValueError, OverflowError) as fault:
             raise EndpointDown(f"the connection failed ({type(fault).__name__})") from None
         finally:
@@ -206,12 +221,12 @@ class OAuthEndpoint:
         ) as response:
             for name, value in response.headers:
                 if name.lower() == b"content-encoding" and value.lower() != b"identity":
-                    raise EndpointDown("it answered in a compressed form, which was not asked for")
+                    raise EndpointDown("it answered in a compressed form, which was not asked for", answered=True)
             received = bytearray()
             for chunk in response.iter_stream():
                 received += chunk
                 if len(received) > self._max_response:
-                    raise EndpointDown(f"its answer is larger than {self._max_response} bytes")
+                    raise EndpointDown(f"its answer is larger than {self._max_response} bytes", answered=True)
             return response.status, bytes(received)
 
     def _connections(self) -> httpcore2.ConnectionPool:

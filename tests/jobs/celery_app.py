@@ -3,7 +3,9 @@
 import time
 from typing import Any
 
+import redis
 from celery import Celery, Task
+from celery.concurrency.base import BasePool
 from tenantguard_celery import install
 
 from tests.jobs.settings import make_jobs, note, redis_url
@@ -11,8 +13,19 @@ from tests.jobs.settings import make_jobs, note, redis_url
 __all__ = ["make_app"]
 
 
+class Greenlets(BasePool):
+    """A pool of another kind than those that guarded workers know."""
+
+
 class Own(Task):  # type: ignore[type-arg]
     """A base class as projects have one."""
+
+
+class Hooked(Task):  # type: ignore[type-arg]
+    """A base class with a hook that Celery calls before the task."""
+
+    def before_start(self, task_id: str, args: Any, kwargs: Any) -> None:
+        note(f"start-{args[0]}")
 
 
 class LateClass(Task):  # type: ignore[type-arg]
@@ -53,6 +66,19 @@ def make_app(broker: int) -> Celery:
     def nightly(word: str) -> str:
         return note(word)
 
+    @app.task(name="celery.errback", shared=False)
+    def errback(request: Any, error: Any, traceback: Any, word: str) -> str:
+        """Celery calls such a function in the process where the failure is noticed, with three arguments."""
+        return note(word)
+
+    @app.task(name="celery.hooked", shared=False, base=Hooked)
+    def hooked(word: str) -> str:
+        return note(word)
+
+    @app.task(name="celery.broken", shared=False)
+    def broken(word: str) -> str:
+        raise ValueError(note(word))
+
     @app.task(name="celery.failing", shared=False, bind=True, max_retries=2)
     def failing(self: Any, word: str) -> str:
         note(word)
@@ -60,9 +86,17 @@ def make_app(broker: int) -> Celery:
             raise self.retry(countdown=0)
         return word
 
-    @app.task(name="celery.leaking", shared=False)
-    def leaking(word: str) -> str:
-        time.sleep(0)
+    @app.task(name="celery.meeting", shared=False)
+    def meeting(word: str, count: int) -> str:
+        """Note who is bound before and after ``count`` such tasks have come together."""
+        note(word)
+        with redis.Redis.from_url(redis_url()) as connection:
+            connection.incr("met")
+            deadline = time.monotonic() + 20
+            while int(connection.get("met") or 0) < count and time.monotonic() < deadline:
+                time.sleep(0.01)
+            if time.monotonic() >= deadline:
+                return "alone"
         return note(word)
 
     # Tasks that come late, with classes of their own: some modules are imported when the app is finalized already.

@@ -1,5 +1,6 @@
 """What the worker and the scheduler run: ``taskiq worker tests.jobs.taskiq_worker:broker``."""
 
+import os
 from datetime import UTC, datetime, timedelta
 
 from taskiq import TaskiqScheduler
@@ -10,8 +11,13 @@ from tests.jobs.taskiq_broker import make_broker
 
 __all__ = ["broker", "scheduler"]
 
-broker = make_broker(0)
+broker = make_broker(int(os.environ.get("TENANTGUARD_TEST_DATABASE", "0")))
 scheduler = TaskiqScheduler(broker, [LabelScheduleSource(broker)])
+
+
+@broker.task("taskiq.plain")
+def plain(word: str) -> str:
+    return note(word)
 
 
 @broker.task("taskiq.scheduled", schedule=[{"time": datetime.now(UTC) + timedelta(seconds=1), "args": ["scheduled"]}])

@@ -142,6 +142,65 @@ async def test_scheduled_work_without_a_user_runs_as_a_declared_service():
     assert (asked.subject.id, asked.scopes) == ("alice", frozenset()), "who is bound goes first, and keeps its rights"
 
 
+async def test_the_worker_s_own_declaration_of_a_task_takes_away_what_the_producer_s_would_allow():
+    producer, worker = jobs(), Jobs(KEYS, service="worker")
+    producer.declare("move", scopes="documents:read documents:write")
+    worker.declare("move", scopes="documents:read billing:read")
+    assert (await opened(sealed(producer, task="move"), worker, task="move")).scopes == {"documents:read"}
+    undeclared = await opened(sealed(producer, task="export"), worker, task="export")
+    assert (undeclared.scopes, undeclared.authorization_details) == (frozenset(), ())
+
+
+async def test_a_job_that_waited_longer_than_its_worker_declares_is_refused():
+    producer, worker = jobs(), Jobs(KEYS, service="worker")
+    worker.declare("export", scopes="documents:read", max_age=1)
+    text = sealed(producer)
+    assert (await worker.open(sealed(producer), task="export", queue="q")).expires_at <= time.time() + 1
+    await anyio.sleep(1.1)
+    assert await refusal(text, worker) == "expired"
+
+
+def scheduled(name="nightly-run", tenant="acme", scopes=("invoices:read", "invoices:write"), **options):
+    made = Jobs(KEYS, service="worker")
+    made.declare("nightly", runs_as=service_identity(name, tenant=tenant, scopes=set(scopes), **options))
+    return made
+
+
+async def test_scheduled_work_has_no_more_rights_than_its_worker_declares():
+    text = scheduled().capsule("nightly", queue="q")
+    found = await opened(text, scheduled(scopes=["invoices:read", "admin"]), task="nightly")
+    assert (found.subject.id, found.scopes) == ("nightly-run", {"invoices:read"})
+
+
+@pytest.mark.parametrize(
+    "worker",
+    [
+        lambda: Jobs(KEYS, service="worker"),
+        lambda: scheduled(name="other-run"),
+        lambda: scheduled(tenant="globex"),
+        lambda: scheduled(dimensions={"workspace": "w1"}),
+    ],
+    ids=["undeclared", "another service", "another tenant", "a part of the tenant"],
+)
+async def test_scheduled_work_that_its_worker_does_not_declare_to_run_as_this_service_is_refused(worker):
+    text = scheduled().capsule("nightly", queue="q")
+    assert await refusal(text, worker(), task="nightly") == "declaration"
+
+
+async def test_who_asks_for_a_scheduled_task_gets_none_of_the_service_s_scopes_though_the_worker_allows_them():
+    with bind(identity(scopes=frozenset({"invoices:write"}))):
+        text = scheduled().capsule("nightly", queue="q")
+    assert (await opened(text, scheduled(), task="nightly")).scopes == frozenset()
+
+
+async def test_scheduled_work_that_is_tried_again_keeps_its_scopes_and_gains_none():
+    made = scheduled()
+    first = await opened(made.capsule("nightly", queue="q"), made, task="nightly")
+    with bind(msgspec.structs.replace(first, scopes=frozenset({"invoices:read", "admin"}))):
+        again = await opened(made.capsule("nightly", queue="q"), made, task="nightly")
+    assert (again.subject.id, again.actor.id, again.scopes) == ("nightly-run", "nightly-run", {"invoices:read"})
+
+
 async def test_housekeeping_that_was_left_unguarded_runs_with_nobody_bound():
     made = jobs()
     made.leave_unguarded("cleanup", "the broker's own")

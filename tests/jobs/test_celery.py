@@ -10,11 +10,13 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
 import pytest
 import redis
-from celery import chain, group
+from celery import chain, chord, group
 
 from tenantguard import RevocationKind, service_identity, system
 from tenantguard.binding import Credential
@@ -44,12 +46,14 @@ def start(*arguments, url, log):
     )
 
 
-@pytest.fixture(scope="module")
-def worker(url, tmp_path_factory):
-    path = tmp_path_factory.mktemp("celery") / "log"
+QUIET = ("--loglevel=INFO", "--without-gossip", "--without-mingle", "--without-heartbeat")
+
+
+@contextmanager
+def working(pool, concurrency, url, path, *options):
+    """Run a worker until the block ends; ``path`` is its log."""
     with path.open("wb") as log:
-        quiet = ("--without-gossip", "--without-mingle", "--without-heartbeat")
-        process = start("worker", "--pool=prefork", "--concurrency=2", "--loglevel=INFO", *quiet, url=url, log=log)
+        process = start("worker", f"--pool={pool}", f"--concurrency={concurrency}", *QUIET, *options, url=url, log=log)
         try:
             deadline = time.monotonic() + 60
             while b" ready." not in path.read_bytes():
@@ -60,6 +64,12 @@ def worker(url, tmp_path_factory):
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def worker(url, tmp_path_factory):
+    with working("prefork", 2, url, tmp_path_factory.mktemp("celery") / "log") as path:
+        yield path
 
 
 @pytest.fixture(scope="module")
@@ -82,9 +92,9 @@ def queue(url, worker, app, connection):
     """Hands messages from the database where they wait to the worker."""
 
     class Queue:
-        def take(self):
+        def take(self, name="celery"):
             with redis.Redis.from_url(url.rsplit("/", 1)[0] + f"/{WAITING}") as waiting:
-                raw = waiting.rpop("celery")
+                raw = waiting.rpop(name)
             assert raw is not None, "nothing was sent"
             return json.loads(raw)
 
@@ -327,6 +337,150 @@ def test_nothing_can_be_added_that_is_to_run_after_a_task(app, queue, connection
     assert connection.llen("noted:planted") == 0
 
 
+HELD = {
+    "eta": "2000-01-01T00:00:00+00:00",
+    "expires": "2100-01-01T00:00:00+00:00",
+    "retries": 1,
+    "timelimit": [600, 600],
+    "group": "the-group-of-another-tenant",
+    "group_index": 7,
+    "root_id": "another-root",
+    "parent_id": "another-parent",
+    "ignore_result": True,
+    "replaced_task_nesting": 1,
+    "stamped_headers": ["batch"],
+    "stamps": {"batch": ["other"]},
+}
+
+
+@pytest.mark.parametrize("name", HELD)
+def test_no_header_that_says_when_a_task_runs_or_what_its_result_is_counted_with_can_be_changed(
+    app, queue, connection, name
+):
+    message, task_id = held_back(app, queue, f"header-{name}")
+    assert message["headers"][name] != HELD[name]
+    message["headers"][name] = HELD[name]
+    queue.give(message)
+    with_result = name != "ignore_result"
+    assert refusal(app, connection, task_id, f"header-{name}", with_result=with_result) == "arguments"
+
+
+@pytest.mark.parametrize("name", ["reply_to", "correlation_id"])
+def test_the_result_of_a_task_can_not_be_sent_to_anybody_else(app, queue, connection, name):
+    message, task_id = held_back(app, queue, f"property-{name}")
+    assert message["properties"][name]
+    message["properties"][name] = "eavesdropper"
+    queue.give(message)
+    assert refusal(app, connection, task_id, f"property-{name}") == "arguments"
+
+
+def test_a_task_with_times_a_group_a_correlation_and_headers_of_its_own_arrives(app, queue, connection):
+    moment = datetime.now(UTC) + timedelta(seconds=1)
+    options = {
+        "eta": moment,
+        "expires": 60,
+        "time_limit": 30,
+        "soft_time_limit": 20,
+        "correlation_id": "order-7",
+        "reply_to": "answers",
+        "headers": {"x-note": "hello"},
+        "stamped_headers": ["batch"],
+        "batch": "b1",
+        "group_id": "g1",
+        "group_index": 0,
+        "shadow": "report of acme",
+    }
+    with bind(caller()):
+        app.tasks["celery.report"].apply_async(("options",), **options)
+    queue.pass_on()
+    assert noted(connection, "options")[0]["tenant"] == "acme"
+    assert datetime.now(UTC) >= moment
+
+
+def test_a_chord_s_body_runs_for_the_same_caller(app, queue, connection, worker):
+    report = app.tasks["celery.report"]
+    with bind(caller()):
+        result = chord([report.s("part-1"), report.s("part-2")], report.si("body")).delay()
+    queue.pass_on()
+    queue.pass_on()
+    for word in ("part-1", "part-2", "body"):
+        (line,) = noted(connection, word)
+        assert (line["tenant"], line["chain"]) == ("acme", ["worker:service", "alice:human"]), worker.read_text()
+    result.forget()
+
+
+@pytest.mark.parametrize(
+    "change",
+    [{"eta": "9999-12-31T23:59:59-14:00"}, {"eta": "0001-01-01T00:00:00+14:00"}],
+    ids=["a time too late", "a time too early"],
+)
+def test_a_message_that_fails_before_anybody_looked_at_its_capsule_starts_no_scheduled_work(
+    app, queue, connection, worker, change
+):
+    """Celery itself calls what is to follow a failure: in the worker's main process, with nobody bound."""
+    word = f"planted-{change['eta'][:4]}"
+    message, task_id = held_back(app, queue, f"fails-{word}")
+    del message["headers"]["tenantguard_capsule"]
+    message["headers"] |= change
+    args, kwargs, embed = body_of(message)
+    planted = [dict(app.tasks[name].s(word)) for name in ("celery.errback", "celery.report")]
+    planted.append(dict(app.tasks["celery.nightly"].si(word)))
+    set_body(message, [args, kwargs, embed | {"errbacks": planted}])
+    before = len(worker.read_text())
+    queue.give(message)
+    result = app.AsyncResult(task_id)
+    deadline = time.monotonic() + 15
+    while not result.ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert result.state == "FAILURE"
+    time.sleep(0.5)
+    assert connection.llen(f"noted:{word}") == 0, worker.read_text()[before:]
+    good, _ = held_back(app, queue, f"after-{word}")
+    queue.give(good)
+    assert noted(connection, f"after-{word}")[0]["tenant"] == "acme", "the worker goes on"
+
+
+@pytest.mark.parametrize("name", ["chain", "callbacks"])
+def test_housekeeping_that_needs_no_capsule_starts_no_scheduled_work(app, queue, connection, name):
+    """Anybody who can write to the broker can start it, and say what is to follow."""
+    word = f"after-housekeeping-{name}"
+    message, task_id = held_back(app, queue, "unused")
+    del message["headers"]["tenantguard_capsule"]
+    message["headers"]["task"] = "celery.backend_cleanup"
+    set_body(message, [[], {}, {name: [dict(app.tasks["celery.nightly"].si(word))]}])
+    queue.give(message)
+    result = app.AsyncResult(task_id)
+    deadline = time.monotonic() + 15
+    while not result.ready():
+        assert time.monotonic() < deadline
+        time.sleep(0.02)
+    assert result.state == "SUCCESS"
+    time.sleep(0.5)
+    assert connection.llen(f"noted:{word}") == 0
+
+
+def test_a_hook_before_a_task_runs_as_the_task_and_not_for_a_refused_one(app, queue, connection):
+    good, _ = held_back(app, queue, "hooked", "celery.hooked")
+    queue.give(good)
+    assert noted(connection, "hooked")[0]["tenant"] == "acme"
+    assert noted(connection, "start-hooked")[0]["tenant"] == "acme"
+    message, task_id = held_back(app, queue, "hook-stripped", "celery.hooked")
+    del message["headers"]["tenantguard_capsule"]
+    queue.give(message)
+    assert refusal(app, connection, task_id, "hook-stripped") == "missing"
+    assert connection.llen("noted:start-hook-stripped") == 0
+
+
+def test_error_callbacks_of_a_task_that_ran_are_called_and_sent_for_the_same_caller(app, queue, connection):
+    with bind(caller()):
+        errbacks = [app.tasks["celery.errback"].s("errback-called"), app.tasks["celery.report"].si("errback-sent")]
+        app.tasks["celery.broken"].apply_async(("broken",), link_error=errbacks)
+    queue.pass_on()
+    for word in ("errback-called", "errback-sent"):
+        assert noted(connection, word)[0]["tenant"] == "acme"
+
+
 def test_a_capsule_can_not_be_put_on_another_task_or_queue(app, queue, connection):
     message, task_id = held_back(app, queue, "other-task")
     message["headers"]["task"] = "celery.nested"
@@ -388,6 +542,46 @@ def test_no_log_of_the_worker_holds_a_capsule(worker, app, queue, connection):
     queue.give(message)
     noted(connection, "logged")
     assert message["headers"]["tenantguard_capsule"] not in worker.read_text()
+
+
+# --- pools --------------------------------------------------------------------------------------------------
+
+
+def test_tasks_that_run_at_once_in_threads_of_one_process_leave_nothing_to_each_other(
+    url, app, queue, connection, tmp_path
+):
+    """Each waits for the others in the middle, so that all of them are bound at the same time."""
+    count = 8
+    with working("threads", count, url, tmp_path / "log", "--queues=in-threads") as log:
+        for number in range(count):
+            with bind(caller(f"user{number}", f"tenant{number}")):
+                app.tasks["celery.meeting"].apply_async((f"met-{number}", count), queue="in-threads")
+            connection.lpush("in-threads", json.dumps(queue.take("in-threads")))
+        for number in range(count):
+            before, after = noted(connection, f"met-{number}", 2)
+            assert before == after, log.read_text()
+            assert (before["tenant"], before["chain"][-1]) == (f"tenant{number}", f"user{number}:human")
+        with bind(caller()):
+            chain(app.tasks["celery.report"].s("thread-1"), app.tasks["celery.report"].si("thread-2")).apply_async(
+                queue="in-threads"
+            )
+        message = queue.take("in-threads")
+        connection.lpush("in-threads", json.dumps(message))
+        assert noted(connection, "thread-1")[0]["tenant"] == "acme"
+        with bind(caller()):
+            app.tasks["celery.report"].apply_async(("thread-stripped",), queue="in-threads")
+        stripped = queue.take("in-threads")
+        del stripped["headers"]["tenantguard_capsule"]
+        connection.lpush("in-threads", json.dumps(stripped))
+        assert refusal(app, connection, stripped["headers"]["id"], "thread-stripped") == "missing"
+
+
+def test_a_worker_does_not_start_in_a_pool_whose_tasks_do_not_each_have_a_thread(url, tmp_path, monkeypatch):
+    monkeypatch.setenv("CELERY_CUSTOM_WORKER_POOL", "tests.jobs.celery_app:Greenlets")
+    with (tmp_path / "log").open("wb") as log:
+        process = start("worker", "--pool=custom", *QUIET, url=url, log=log)
+        assert process.wait(60) != 0
+    assert "--pool=threads" in (tmp_path / "log").read_text()
 
 
 # --- in process ---------------------------------------------------------------------------------------------

@@ -10,15 +10,20 @@ import os
 import subprocess
 import sys
 import time
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
 import redis
+from taskiq import InMemoryBroker
+from taskiq.kicker import AsyncKicker
+from tenantguard_taskiq import JobsMiddleware
 
 from tenantguard import RevocationKind
 from tenantguard.binding import Credential, current_binding
 from tenantguard.context import bind
 from tenantguard.errors import JobRefused, NotBound
+from tenantguard.jobs import JobKeys, Jobs
 from tests.jobs.test_celery import caller, noted
 
 ROOT = Path(__file__).parents[2]
@@ -38,21 +43,22 @@ def url(redis_url):
     del os.environ["TENANTGUARD_TEST_REDIS"]
 
 
-def start(*arguments, url, log):
+def start(*arguments, url, log, database=0):
     return subprocess.Popen(
         [sys.executable, "-W", "ignore", "-m", "taskiq", *arguments],
         cwd=ROOT,
-        env=os.environ | {"TENANTGUARD_TEST_REDIS": url},
+        env=os.environ | {"TENANTGUARD_TEST_REDIS": url, "TENANTGUARD_TEST_DATABASE": str(database)},
         stdout=log,
         stderr=log,
     )
 
 
-@pytest.fixture(scope="module")
-def worker(url, tmp_path_factory):
-    path = tmp_path_factory.mktemp("taskiq") / "log"
+@contextmanager
+def working(url, path, *options, database=0):
+    """Run a worker until the block ends; ``path`` is its log."""
     with path.open("wb") as log:
-        process = start("worker", "--workers", "1", "tests.jobs.taskiq_worker:broker", url=url, log=log)
+        arguments = ("worker", "--workers", "1", *options, "tests.jobs.taskiq_worker:broker")
+        process = start(*arguments, url=url, log=log, database=database)
         try:
             deadline = time.monotonic() + 60
             while b"Listening started" not in path.read_bytes():
@@ -63,6 +69,12 @@ def worker(url, tmp_path_factory):
         finally:
             process.terminate()
             process.wait(30)
+
+
+@pytest.fixture(scope="module")
+def worker(url, tmp_path_factory):
+    with working(url, tmp_path_factory.mktemp("taskiq") / "log") as path:
+        yield path
 
 
 @pytest.fixture
@@ -246,11 +258,87 @@ async def test_who_was_revoked_and_which_tenant_was_suspended_meanwhile_stops_it
     assert await refusal(broker, connection, message, "tq-suspended") == "tenant"
 
 
+async def test_a_dependency_that_calls_a_task_s_function_does_not_use_up_the_verdict(broker, queue, connection):
+    queue.give(await held_back(broker, queue, "tq-guards-it"))  # functions are guarded with their first message
+    await seen(connection, "tq-guards-it")
+    queue.give(await held_back(broker, queue, "tq-depending", "taskiq.depending"))
+    (line,) = await seen(connection, "tq-depending")
+    (aside,) = await seen(connection, "tq-depending-aside")
+    assert (line["tenant"], aside["tenant"]) == ("acme", None), "a dependency is resolved with nobody bound"
+    message = await held_back(broker, queue, "tq-depending-stripped", "taskiq.depending")
+    del message["labels"]["tenantguard_capsule"]
+    queue.give(message)
+    assert await refusal(broker, connection, message, "tq-depending-stripped") == "missing"
+
+
+async def test_a_task_that_is_tried_again_runs_for_the_same_caller_each_time(broker, queue, connection):
+    queue.give(await held_back(broker, queue, "tq-failing", "taskiq.failing"))
+    lines = await seen(connection, "tq-failing", 3)
+    assert [(line["tenant"], line["chain"], line["scopes"]) for line in lines] == [
+        ("acme", ["worker:service", "alice:human"], ["documents:read"])
+    ] * 3
+
+
+@pytest.mark.parametrize("task", ["taskiq.nightly", "taskiq.starting"])
+async def test_a_refused_message_starts_no_scheduled_work(broker, queue, connection, task):
+    """Neither by asking to be tried again, nor by what is done for it before its task would run."""
+    word = f"tq-planted-{task}"
+    message = await held_back(broker, queue, word, task)
+    message["labels"] = {"retry_on_error": True, "max_retries": 3}
+    queue.give(message)
+    assert await refusal(broker, connection, message, word) == "missing"
+    await asyncio.sleep(0.5)
+    assert connection.llen(f"noted:{word}") == connection.llen(f"noted:{word}-aside") == 0
+    assert connection.llen("taskiq") == 0, "and it is not tried again"
+
+
+async def test_in_a_pool_of_processes_plain_functions_do_not_run_and_coroutines_do(
+    url, broker, queue, connection, tmp_path
+):
+    database = 6
+    with working(url, tmp_path / "log", "--use-process-pool", database=database) as log:
+        with bind(caller()):
+            await AsyncKicker("taskiq.plain", broker, {}).kiq("tq-process")
+        message = queue.take()
+        with redis.Redis.from_url(url.rsplit("/", 1)[0] + f"/{database}") as other:
+            other.lpush("taskiq", json.dumps(message))
+            other.lpush("taskiq", json.dumps(await held_back(broker, queue, "tq-coroutine")))
+        (line,) = await seen(connection, "tq-coroutine")
+        assert line["tenant"] == "acme"
+        deadline = time.monotonic() + 15
+        while not await broker.result_backend.is_result_ready(message["task_id"]):
+            assert time.monotonic() < deadline, log.read_text()
+            await asyncio.sleep(0.02)
+        result = await broker.result_backend.get_result(message["task_id"])
+        assert result.is_err
+        assert "PicklingError" in log.read_text()
+    assert connection.llen("noted:tq-process") == 0
+
+
 async def test_no_log_of_the_worker_holds_a_capsule(worker, broker, queue, connection):
     message = await held_back(broker, queue, "tq-logged")
     queue.give(message)
     await seen(connection, "tq-logged")
     assert message["labels"]["tenantguard_capsule"] not in worker.read_text()
+
+
+async def test_a_function_that_is_a_task_by_two_names_is_guarded_by_both(url, worker, connection):
+    from tests.jobs.settings import note
+
+    async def shared(word: str) -> str:
+        return note(word)
+
+    jobs = Jobs(JobKeys(b"x" * 32), service="worker")
+    broker = InMemoryBroker(await_inplace=True).with_middlewares(JobsMiddleware(jobs))
+    tasks = [broker.register_task(shared, "taskiq.first")]
+    with bind(caller("carol")):
+        await tasks[0].kiq("tq-first")
+        tasks.append(broker.register_task(tasks[0].original_func, "taskiq.second"))
+        await tasks[1].kiq("tq-second")
+        await tasks[0].kiq("tq-third")
+    for word in ("tq-first", "tq-second", "tq-third"):
+        (line,) = await seen(connection, word)
+        assert line["chain"] == ["worker:service", "carol:human"], word
 
 
 async def test_in_process_nothing_stays_bound_and_direct_calls_run_as_whoever_is_bound(url, worker, connection):

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 
 from tenantguard.outbound import Destination, TokenRequest
 from tenantguard.outbound.answers import ClaimNames, Fault, UsableToken, read_answer
+from tenantguard.outbound.circuit import Blame
 from tenantguard.testing import DevIssuer
 from tests.support.callers import caller
 
@@ -106,7 +107,7 @@ def test_an_answer_that_is_not_what_was_asked_for_is_refused(changes, fault):
     found = read(answer(**changes))
     assert isinstance(found, Fault)
     assert fault in found.message
-    assert found.endpoint_at_fault
+    assert found.blame is Blame.ANSWER
 
 
 @pytest.mark.parametrize(
@@ -119,26 +120,27 @@ def test_a_body_that_is_no_token_response_is_refused(body):
 
 
 @pytest.mark.parametrize(
-    ("status", "body", "message", "endpoint_at_fault"),
+    ("status", "body", "message", "blame"),
     [
-        (400, b'{"error":"invalid_scope"}', "refused with invalid_scope", False),
-        (400, b'{"error":"invalid_grant","error_description":"tok"}', "refused with invalid_grant", False),
-        (401, b'{"error":"invalid_client"}', "refused with invalid_client", True),
-        (400, b'{"error":"<script>"}', "answered with status 400", True),
-        (400, b"<html>", "answered with status 400", True),
-        (404, b'{"error":"invalid_scope"}', "answered with status 404", True),
-        (429, b"{}", "answered with status 429", True),
-        (500, b'{"access_token":"x"}', "answered with status 500", True),
-        (201, answer(), "answered with status 201", True),
-        (302, b"", "redirects", True),
-        (307, b"", "redirects", True),
+        (400, b'{"error":"invalid_scope"}', "refused with invalid_scope", Blame.REQUEST),
+        (400, b'{"error":"invalid_grant","error_description":"tok"}', "refused with invalid_grant", Blame.REQUEST),
+        (401, b'{"error":"invalid_client"}', "refused with invalid_client", Blame.ANSWER),
+        (400, b'{"error":"<script>"}', "answered with status 400", Blame.ANSWER),
+        (400, b"<html>", "answered with status 400", Blame.ANSWER),
+        (404, b'{"error":"invalid_scope"}', "answered with status 404", Blame.ANSWER),
+        (429, b"{}", "answered with status 429", Blame.ANSWER),
+        (500, b'{"access_token":"x"}', "answered with status 500", Blame.SERVICE),
+        (503, b"<h1>Down</h1>", "answered with status 503", Blame.SERVICE),
+        (201, answer(), "answered with status 201", Blame.ANSWER),
+        (302, b"", "redirects", Blame.ANSWER),
+        (307, b"", "redirects", Blame.ANSWER),
     ],
 )
-def test_a_refusal_is_told_by_its_code_alone(status, body, message, endpoint_at_fault):
+def test_a_refusal_is_told_by_its_code_alone(status, body, message, blame):
     fault = read(body, status)
     assert isinstance(fault, Fault)
     assert fault.message.endswith(message) or message in fault.message
-    assert fault.endpoint_at_fault is endpoint_at_fault
+    assert fault.blame is blame
     assert "tok." not in fault.message
 
 

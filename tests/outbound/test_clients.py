@@ -1,6 +1,8 @@
 """What each HTTP client puts on the wire, seen by servers on loopback that remember every request."""
 
+import copy
 import http.server
+import pickle
 import threading
 from urllib.parse import quote
 
@@ -13,7 +15,7 @@ from tenantguard.binding import Credential
 from tenantguard.context import bind
 from tenantguard.errors import ExchangeError, NotBound, OutboundError
 from tests.support.callers import caller
-from tests.support.outbound_clients import CLIENTS, open_client
+from tests.support.outbound_clients import CLIENTS, Sender, open_client
 
 pytestmark = pytest.mark.anyio
 SCOPES = "invoices:read invoices:write"
@@ -197,6 +199,80 @@ async def test_a_stranger_that_redirects_to_a_destination_can_not_choose_what_is
             await client.send("POST", f"{town.stranger_url}/hook", body=b"event", follow=True)
     assert [one.target for one in town.billing.requests] == ["/delete-everything", "/really"]
     assert [one.bearer for one in town.billing.requests] == [None, None]
+
+
+@pytest.mark.parametrize("status", REDIRECTS)
+async def test_a_redirect_of_a_body_that_is_not_followed_is_an_answer_like_any_other(town, kind, status):
+    town.billing.redirects["/away"] = (status, f"{town.stranger_url}/caught")
+    async with open_client(kind, town.destination(), town.exchange()) as client:
+        with bind(*caller(town.issuer, scopes=SCOPES)):
+            answer = await client.send("POST", f"{town.billing_url}/away", body=b"invoice of acme")
+    assert (answer.status, town.stranger.requests) == (status, [])
+
+
+async def test_who_follows_redirects_of_requests_by_hand_hands_nobody_anything(town):
+    town.billing.redirects["/away"] = (302, f"{town.stranger_url}/caught")
+    town.billing.redirects["/with-body"] = (307, f"{town.stranger_url}/caught")
+    town.stranger.redirects["/hook"] = (302, f"{town.billing_url}/delete-everything")
+    async with open_client("requests", [town.destination()], town.exchange()) as client:
+
+        def by_hand():
+            with bind(*caller(town.issuer, scopes=SCOPES)):
+                for method, url in (
+                    ("GET", f"{town.billing_url}/away"),
+                    ("GET", f"{town.stranger_url}/hook"),
+                    ("POST", f"{town.billing_url}/with-body"),
+                ):
+                    answer = client.client.request(method, url, data=b"invoice", headers=MARKS, allow_redirects=False)
+                    assert "Authorization" not in answer.next.headers
+                    if method == "GET":
+                        client.client.send(answer.next)
+                    else:
+                        assert answer.next.body is None
+                        with pytest.raises(OutboundError, match="not followed"):
+                            client.client.send(answer.next)
+
+        await anyio.to_thread.run_sync(by_hand)
+    assert [(one.target, bool(one.bearer)) for one in town.billing.requests] == [
+        ("/away", True),
+        ("/delete-everything", False),
+        ("/with-body", True),
+    ]
+    assert not secrets_in(town.stranger.requests[0], *MARKS.values())
+
+
+async def test_proxies_and_passwords_of_the_environment_are_not_used(town, kind, monkeypatch, tmp_path):
+    for name in ("HTTP_PROXY", "http_proxy", "ALL_PROXY", "all_proxy"):
+        monkeypatch.setenv(name, town.stranger_url)
+    for name in ("NO_PROXY", "no_proxy"):
+        monkeypatch.delenv(name, raising=False)
+    (tmp_path / "netrc").write_text("default login somebody password of-the-machine\n")
+    monkeypatch.setenv("NETRC", str(tmp_path / "netrc"))
+    async with open_client(kind, [town.destination()], town.exchange()) as client:
+        with bind(*caller(town.issuer, scopes=SCOPES)):
+            await client.get(f"{town.billing_url}/x")
+        assert town.stranger.requests == []
+        with bind(*caller(town.issuer, scopes=SCOPES)):
+            await client.get(f"{town.stranger_url}/y")
+    assert [one.target for one in town.billing.requests] == ["/x"]
+    assert town.billing.requests[0].bearer
+    assert [(one.target, "authorization" in one.headers) for one in town.stranger.requests] == [("/y", False)]
+
+
+async def test_a_copy_of_a_client_carries_the_caller_as_the_client_does_or_sends_nothing(town, kind):
+    town.billing.redirects["/away"] = (302, f"{town.stranger_url}/caught")
+    async with open_client(kind, [town.destination()], town.exchange()) as client:
+        other = Sender(kind, copy.copy(client.client))
+        with pytest.raises((TypeError, AttributeError)), bind(*caller(town.issuer, scopes=SCOPES)):
+            await Sender(kind, pickle.loads(pickle.dumps(client.client))).get(f"{town.billing_url}/x")
+        with bind(*caller(town.issuer, scopes=SCOPES)):
+            if kind == "requests":
+                with pytest.raises(AttributeError):
+                    await other.get(f"{town.billing_url}/away", headers=MARKS, follow=True)
+                return
+            await other.get(f"{town.billing_url}/away", headers=MARKS, follow=True)
+    assert [bool(one.bearer) for one in town.billing.requests] == [True]
+    assert not secrets_in(town.stranger.requests[0], town.billing.requests[0].bearer, *MARKS.values())
 
 
 HTTPX = ("httpx2", "httpx2-sync", "httpx", "httpx-sync")

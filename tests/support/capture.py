@@ -21,6 +21,8 @@ class Captured:
     target: str
     headers: dict[str, str]
     body: bytes
+    scheme: str = ""
+    version: str = ""
 
     @property
     def bearer(self) -> str | None:
@@ -50,7 +52,10 @@ class CapturingApp:
         body = await request.body()
         target = scope["raw_path"].decode() + ("?" + scope["query_string"].decode() if scope["query_string"] else "")
         with self._lock:
-            self.requests.append(Captured(request.method, target, dict(request.headers), body))
+            version = scope["http_version"]
+            self.requests.append(
+                Captured(request.method, target, dict(request.headers), body, scope["scheme"], version)
+            )
         path = request.url.path
         response: Response = PlainTextResponse("captured", self.statuses.get(path, 200))
         if path in self.redirects:

@@ -1,34 +1,58 @@
 """tenantguard for aiohttp: a client middleware that gives each request to a destination its token, and no other any.
 
-aiohttp calls it for every hop of a redirect and for WebSockets too. It follows redirects unless told otherwise, so the
-middleware remembers in the context of the call when a destination sent it elsewhere. Every decision is the core's.
+aiohttp calls it for every hop of a redirect and for WebSockets too, and does not tell it which hops are of one call. So
+there is a trace beside it, by which aiohttp tells when a call begins, is redirected and ends. Every decision is the
+core's.
 """
 
-from collections.abc import Awaitable, Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable
 from contextvars import ContextVar
+from dataclasses import dataclass
+from types import SimpleNamespace
 from typing import Any, Final, final
 
 import aiohttp
 import httpx2
 from yarl import URL
 
+from tenantguard.errors import OutboundError
 from tenantguard.outbound import HARMLESS_HEADERS, Carrier, Destination, Destinations, TokenExchange, refuse_body
 
 __all__ = ["DestinationMiddleware", "client_session"]
 
 _Handler = Callable[[aiohttp.ClientRequest], Awaitable[aiohttp.ClientResponse]]
-_REDIRECTS: Final = frozenset({301, 302, 303, 307, 308})
-_sent_away: Final[ContextVar[tuple[object, URL, bool] | None]] = ContextVar("tenantguard_aiohttp", default=None)
-"""In the task that makes the call: the middleware that has just seen a redirect to another origin, that origin, and
-whether the call began at a destination."""
+
+
+@dataclass(slots=True)
+class _Call:
+    """One call of the app, over all its hops. It is looked up in the context, and changed in place: a middleware of the
+    app may send each hop in a task of its own, whose changes of the context nobody sees.
+
+    Args:
+        middleware: whose call it is.
+        outer: the call in whose middlewares or traces this one was made.
+        sent_from: the origin that answered with the latest redirect.
+        redirected: whether another origin chose what is called now.
+        left: whether it began at a destination and was sent elsewhere.
+    """
+
+    middleware: object
+    outer: "_Call | None"
+    sent_from: URL | None = None
+    redirected: bool = False
+    left: bool = False
+
+
+_call: Final[ContextVar[_Call | None]] = ContextVar("tenantguard_aiohttp", default=None)
 
 
 @final
 class DestinationMiddleware:
     """Puts the right token on requests to declared destinations, and nothing on any other.
 
-    For ``aiohttp.ClientSession(middlewares=[...])``; it must be the last of them. One session may serve all callers,
-    with ``cookie_jar=aiohttp.DummyCookieJar()``: a jar would send the session of one caller with the calls of the next.
+    `client_session` has all of this. By hand: ``ClientSession(middlewares=[..., m], trace_configs=[m.trace_config])``,
+    where it must be the last middleware. One session may serve all callers, with
+    ``cookie_jar=aiohttp.DummyCookieJar()``: a jar would send the session of one caller with the calls of the next.
 
     Args:
         destinations: who may receive something: one `Destination`, or several.
@@ -47,16 +71,30 @@ class DestinationMiddleware:
         strict: bool = False,
     ) -> None:
         self._carrier = Carrier(destinations, exchange, strict=strict)
+        self.trace_config = aiohttp.TraceConfig()
+        self.trace_config.on_request_start.append(self._begin)
+        self.trace_config.on_request_redirect.append(self._redirect)
+        self.trace_config.on_request_end.append(self._end)
+        self.trace_config.on_request_exception.append(self._end)
 
     async def __call__(self, request: aiohttp.ClientRequest, handler: _Handler) -> aiohttp.ClientResponse:
-        """Called by aiohttp for each hop."""
-        before = _sent_away.get()
-        _sent_away.set(None)
-        redirected = before is not None and before[:2] == (self, request.url.origin())
-        left = redirected and before is not None and before[2]
+        """Called by aiohttp for each hop.
+
+        Raises:
+            NotBound, OutboundError: as for `Carrier.cargo`; or the session lacks this middleware's trace.
+            ExchangeError: no token can be had.
+        """
+        call = _call.get()
+        if call is None or call.middleware is not self:
+            raise OutboundError(
+                "The aiohttp session does not tell its middleware when it is redirected, so nothing was sent.",
+                mend="Use client_session(...), or ClientSession(middlewares=[m], trace_configs=[m.trace_config]).",
+            )
+        if call.sent_from is not None and call.sent_from != request.url.origin():
+            call.redirected = True
         # Who was sent here by another origin carries nobody: that origin chose what is called.
-        destination = None if redirected else self._destination(request.url)
-        if left:
+        destination = None if call.redirected else self._destination(request.url)
+        if call.redirected and call.left:
             _leave_origin(request)
         pairs = [(name.encode(), value.encode("utf-8", "surrogateescape")) for name, value in request.headers.items()]
         for name in self._carrier.mistakes(destination, str(request.url).encode(), pairs):
@@ -66,17 +104,24 @@ class DestinationMiddleware:
             cargo = self._carrier.cargo(destination)
             request.headers.popall(cargo.header, None)
             request.headers[cargo.header] = await self._carrier.obtain(cargo)
-        try:
-            response = await handler(request)
-        except (aiohttp.ClientOSError, aiohttp.ServerDisconnectedError):
-            # aiohttp tries again on a new connection, by another call of this middleware for the same hop.
-            _sent_away.set(before)
-            raise
+        response = await handler(request)
         if cargo is not None and response.status == 401:
             self._carrier.refused(cargo)
-        if response.status in _REDIRECTS:
-            self._remember(request.url, response.headers, redirected, left or destination is not None)
         return response
+
+    async def _begin(self, session: Any, context: SimpleNamespace, params: Any) -> None:  # noqa: ARG002 - aiohttp's
+        context.call = _Call(self, _call.get())
+        _call.set(context.call)
+
+    async def _redirect(self, session: Any, context: SimpleNamespace, params: Any) -> None:  # noqa: ARG002 - aiohttp's
+        call: _Call = context.call
+        call.left = call.left or (not call.redirected and self._destination(params.url) is not None)
+        call.sent_from = params.url.origin()
+
+    async def _end(self, session: Any, context: SimpleNamespace, params: Any) -> None:  # noqa: ARG002 - aiohttp's
+        call: _Call = context.call
+        if _call.get() is call:
+            _call.set(call.outer)
 
     def _destination(self, url: URL) -> Destination | None:
         """Return where aiohttp will connect, by its own parts of the URL and by httpx2's, which must agree."""
@@ -85,16 +130,6 @@ class DestinationMiddleware:
             return None
         rebuilt = URL.build(scheme=url.scheme, host=url.raw_host or "", port=url.port)
         return found if found.matches(httpx2.URL(str(rebuilt))) else None
-
-    def _remember(self, url: URL, headers: Mapping[str, str], redirected: bool, left: bool) -> None:
-        location = headers.get("location") or headers.get("uri")
-        try:
-            target = url.join(URL(location)) if location is not None else None
-            origin = None if target is None else target.origin()
-        except ValueError:
-            return  # aiohttp refuses it as well
-        if origin is not None and (redirected or origin != url.origin()):
-            _sent_away.set((self, origin, left))
 
 
 def client_session(
@@ -111,7 +146,8 @@ def client_session(
             session's.
         exchange: the token service, for the modes that need one.
         strict: refuse requests that hold what came in from the caller, instead of taking it off.
-        options: further arguments of `aiohttp.ClientSession`. Our middleware comes behind those of the app.
+        options: further arguments of `aiohttp.ClientSession`. Our middleware comes behind those of the app, and our
+            trace behind its ``trace_configs``.
 
     Raises:
         ConfigurationError: a mode needs a token service and there is none.
@@ -120,7 +156,9 @@ def client_session(
     options.setdefault("cookie_jar", aiohttp.DummyCookieJar())
     if isinstance(destinations, Destination):
         options["base_url"] = destinations.base_url
-    return aiohttp.ClientSession(middlewares=(*options.pop("middlewares", ()), middleware), **options)
+    options["middlewares"] = (*options.get("middlewares", ()), middleware)
+    options["trace_configs"] = [*(options.get("trace_configs") or ()), middleware.trace_config]
+    return aiohttp.ClientSession(**options)
 
 
 def _leave_origin(request: aiohttp.ClientRequest) -> None:

@@ -2,24 +2,27 @@
 
 Celery sends tasks, retries, chains, callbacks and scheduled entries by `app.amqp.send_task_message`: there the capsule
 goes into the message's headers. In the worker the capsule is opened before the task and its identity stays bound until
-callbacks and the rest of a chain have been sent. Celery swallows errors of signals, so a task runs only if the signal
-left its verdict on the request; without one it is refused.
+callbacks and the rest of a chain have been sent. What Celery sends there with nobody bound is to follow a message that
+was not looked at, and is dropped. Celery swallows errors of signals, so a task runs only if the signal left its verdict
+on the request; without one it is refused.
 """
 
 import logging
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from contextvars import Token
 from typing import Any, Final
 
-from celery import Celery, Task, signals, states
+from celery import Celery, Task, bootsteps, signals, states
+from celery.concurrency import prefork, solo, thread
 from celery.exceptions import Ignore
 from kombu.entity import Queue
 from kombu.utils import json as kombu_json
 
-from tenantguard.binding import Binding, enter_binding, leave_binding, raw_binding
+from tenantguard.binding import Binding, current_binding, enter_binding, leave_binding, raw_binding
 from tenantguard.context import bind
-from tenantguard.errors import ConfigurationError, JobRefused
+from tenantguard.errors import ConfigurationError, JobRefused, NotBound
 from tenantguard.jobs import DeadLetter, Jobs, arguments_hash
+from tenantguard_celery.origins import Origin, origin_of_call
 
 __all__ = ["install"]
 
@@ -29,7 +32,32 @@ HEADER: Final = "tenantguard_capsule"
 _VERDICT: Final = "_tenantguard_verdict"
 _MAY_RUN: Final = object()
 """The verdict for a task that runs with nobody bound, or as whoever is bound already. No header can be this object."""
+_FOLLOWED: Final = "It was to follow a job that was not looked at, or that ended early."
+_POOLS: Final = (prefork.TaskPool, solo.TaskPool, thread.TaskPool)
+"""Greenlets are none: what looks at a capsule waits for an event loop in a thread, and they replace threads."""
 _OWN: Final = "_tenantguard_jobs"
+_AFTER: Final = ("callbacks", "errbacks", "chain", "chord")
+_BOUND: Final = (
+    "eta",
+    "expires",
+    "retries",
+    "timelimit",
+    "group",
+    "group_index",
+    "root_id",
+    "parent_id",
+    "ignore_result",
+    "replaced_task_nesting",
+    "stamped_headers",
+    "stamps",
+    "reply_to",
+    "correlation_id",
+)
+"""What of a message, beside its arguments, a capsule is bound to: when it runs, where its result goes, and the group
+whose results it is counted with. Celery changes none of it between sender and worker; a retry is a new message. Left
+out are what only people read (``shadow``, ``origin``, ``argsrepr``), what brokers set (``priority``, ``delivery_info``,
+``x-death``), and headers of the app and of its tools, which may be added after the capsule.
+"""
 
 
 def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantguard.dead_letters") -> Celery:
@@ -45,7 +73,8 @@ def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantg
         dead_letter_queue: the queue for jobs that were refused, with the reason among the headers; ``None`` for none.
 
     Raises:
-        ConfigurationError: the app is guarded already, or the message protocol is 1, which has no headers.
+        ConfigurationError: the app is guarded already, or the message protocol is 1, which has no headers. A worker
+            raises it when it starts with another pool than prefork, solo or threads.
     """
     if getattr(app, _OWN, None) is not None:
         raise ConfigurationError("The Celery app is guarded already.", mend="Call install() once for each app.")
@@ -61,6 +90,7 @@ def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantg
     app._tasks.__class__ = _guarding(type(app._tasks))  # noqa: SLF001 - the registry of this very app
     if jobs.dead_letter is None and dead_letter_queue is not None:
         jobs.dead_letter = _sender_of_dead_letters(app, dead_letter_queue)
+    app.steps["worker"].add(_KnownPool)
     _connect_signals()
     return app
 
@@ -71,7 +101,15 @@ def install(app: Celery, jobs: Jobs, *, dead_letter_queue: str | None = "tenantg
 def _sealing(app: Celery, jobs: Jobs, send: Callable[..., Any]) -> Callable[..., Any]:
     def send_task_message(producer: Any, name: str, message: Any, **options: Any) -> Any:
         args, kwargs, embed = message.body
-        digest = _digest(message.headers["id"], args, kwargs, embed)
+        # Celery itself puts these together after us, in this order.
+        sent = {**message.properties, **options, **message.headers, **(options.get("headers") or {})}
+        if _is_follow_up(jobs, name):
+            refused = JobRefused(
+                "It was to follow a job that was not looked at, or that ended early.", reason="missing"
+            )
+            jobs.bury(refused, name, _queue_of(app, options), sent["id"])
+            return None
+        digest = _digest(sent["id"], args, kwargs, embed or {}, sent)
         capsule = jobs.capsule(name, queue=_queue_of(app, options), arguments=digest)
         for headers in (message.headers, options.get("headers")):
             if headers is not None:  # a retry brings the headers of the message before
@@ -81,6 +119,26 @@ def _sealing(app: Celery, jobs: Jobs, send: Callable[..., Any]) -> Callable[...,
         return send(producer, name, message, **options)
 
     return send_task_message
+
+
+def _is_follow_up(jobs: Jobs, name: str) -> bool:
+    """True for what a result backend sends after a failed message, with nobody bound.
+
+    Raises:
+        NotBound: another part of the worker sends it.
+    """
+    binding = current_binding()
+    if binding is not None and binding.identity is not None:
+        return False
+    origin = origin_of_call(_run.__code__)
+    if origin is Origin.APP or jobs.declaration(name).unguarded is not None:
+        return False
+    if origin is Origin.FOLLOW_UP:
+        return True
+    raise NotBound(
+        f"The task {name} was started by a worker with nobody bound, at the edge of another task.",
+        mend="Start it in the function of a task.",
+    )
 
 
 def _queue_of(app: Celery, options: dict[str, Any]) -> str:
@@ -96,13 +154,29 @@ def _queue_of(app: Celery, options: dict[str, Any]) -> str:
     return str(key or getattr(declared, "routing_key", None) or app.conf.task_default_routing_key)
 
 
-def _digest(task_id: str, args: Any, kwargs: Any, embed: Any) -> str:
-    """Bind a capsule to its message: its id, its arguments, and what is to be sent after it."""
-    after = [(embed or {}).get(name) or None for name in ("callbacks", "errbacks", "chain", "chord")]
-    return arguments_hash(str(kombu_json.dumps([task_id, args, kwargs, after])).encode())  # type: ignore[no-untyped-call]
+def _digest(task_id: str, args: Any, kwargs: Any, after: Mapping[str, Any], message: Mapping[str, Any]) -> str:
+    """Bind a capsule to its message: its id, its arguments, what is to be sent after it, and `_BOUND`."""
+    following = [after.get(name) or None for name in _AFTER]
+    bound = [message.get(name) or None for name in _BOUND]
+    encoded: Any = kombu_json.dumps([task_id, args, kwargs, following, bound])  # type: ignore[no-untyped-call]
+    return arguments_hash(str(encoded).encode())
 
 
 # --- running ------------------------------------------------------------------------------------------------
+
+
+class _KnownPool(bootsteps.Step):  # type: ignore[misc]
+    """Part of a worker's start that ends it where tasks would not run each in a thread of its own."""
+
+    name = "tenantguard.pool"
+
+    def __init__(self, parent: Any, **options: Any) -> None:
+        if not issubclass(parent.pool_cls, _POOLS):
+            raise ConfigurationError(
+                f"A guarded Celery worker can't run in the pool {parent.pool_cls.__module__}.",
+                mend="Start it with --pool=prefork, --pool=threads or --pool=solo.",
+            )
+        super().__init__(parent, **options)
 
 
 def _connect_signals() -> None:
@@ -122,9 +196,9 @@ def _before(task: Task, task_id: str, args: Any, kwargs: Any, **_: Any) -> None:
         setattr(request, _VERDICT, _MAY_RUN)  # run in this process, by code that has somebody bound: `task.apply()`
         return
     queue = str(delivery.get("routing_key") or "")
-    after = {name: getattr(request, name, None) for name in ("callbacks", "errbacks", "chain", "chord")}
     try:
-        digest = _digest(task_id, args, kwargs, after)
+        found = {name: getattr(request, name, None) for name in _AFTER + _BOUND}
+        digest = _digest(task_id, args, kwargs, found, found)
         block = jobs.binding_of(jobs.open_blocking(text, task=task.name, queue=queue, arguments=digest))
     except Exception as fault:  # noqa: BLE001 - Celery would swallow it, and nobody would learn why nothing ran
         refused = fault if isinstance(fault, JobRefused) else _failed(fault)
@@ -167,24 +241,47 @@ def _guarding(registry: type) -> type:
     return Guarding
 
 
-def _guard(kind: type) -> None:
+def _guard(kind: Any) -> None:
     if "__tenantguard__" in vars(kind):
         return
-    call = kind.__call__
+    call, before_start = kind.__call__, kind.before_start
 
     def guarded(self: Task, *args: Any, **kwargs: Any) -> Any:
-        request = self.request
-        if getattr(self.app, _OWN, None) is not None and not request.called_directly:
-            verdict = getattr(request, _VERDICT, None)
-            if verdict is not _MAY_RUN and not isinstance(verdict, Token):
-                refused = verdict if isinstance(verdict, JobRefused) else None
-                _refuse(self, refused or JobRefused("The capsule was not looked at.", reason="missing"))
-        return call(self, *args, **kwargs)
+        refused = _refusal(self)
+        if refused is not None:
+            _refuse(self, refused)
+        guards = getattr(self.app, _OWN, None) is not None and self.request.called_directly
+        if guards and raw_binding() is None and origin_of_call(_run.__code__) is not Origin.APP:
+            raise JobRefused(_FOLLOWED, reason="missing")
+        return _run(call, self, *args, **kwargs)
+
+    def guarded_start(self: Task, *args: Any, **kwargs: Any) -> Any:
+        return before_start(self, *args, **kwargs) if _refusal(self) is None else None
 
     guarded.__tenantguard__ = True  # type: ignore[attr-defined]
     if not hasattr(call, "__tenantguard__"):
-        kind.__call__ = guarded  # type: ignore[method-assign]
-    kind.__tenantguard__ = True  # type: ignore[attr-defined]
+        kind.__call__ = guarded
+        if before_start is not Task.before_start:
+            kind.before_start = guarded_start
+    kind.__tenantguard__ = True
+
+
+def _refusal(task: Task) -> JobRefused | None:
+    """Return why the message that is executed now may not run; ``None`` if it may, or if there is none."""
+    request = task.request
+    if getattr(task.app, _OWN, None) is None or request.called_directly:
+        return None
+    verdict = getattr(request, _VERDICT, None)
+    if verdict is _MAY_RUN or isinstance(verdict, Token):
+        return None
+    return (
+        verdict if isinstance(verdict, JobRefused) else JobRefused("The capsule was not looked at.", reason="missing")
+    )
+
+
+def _run(call: Callable[..., Any], task: Task, *args: Any, **kwargs: Any) -> Any:
+    """Run the function of a task: what it calls is the app's own code."""
+    return call(task, *args, **kwargs)
 
 
 def _refuse(task: Task, refused: JobRefused) -> None:

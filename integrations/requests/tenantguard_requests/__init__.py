@@ -28,6 +28,8 @@ _REDIRECTED: Final = "_tenantguard_redirected"
 """Marks a request that another origin sent here: it carries nobody, since that origin chose what is called."""
 _LEFT: Final = "_tenantguard_left"
 """Marks a request that began at a destination and was sent elsewhere."""
+_BODY: Final = "_tenantguard_body"
+"""Marks a request that would take a body elsewhere that was meant for a destination."""
 
 
 class DestinationSession(requests.Session):
@@ -58,7 +60,12 @@ class DestinationSession(requests.Session):
         self.cookies.set_policy(DefaultCookiePolicy(allowed_domains=[]))
 
     def send(self, request: requests.PreparedRequest, **kwargs: Any) -> requests.Response:
-        """Send a prepared request, or one hop of a redirect."""
+        """Send a prepared request, or one hop of a redirect.
+
+        Raises:
+            OutboundError: it left the origin of a destination, and has a body that was meant for it.
+        """
+        refuse_body(has_body=getattr(request, _BODY, False))
         url = request.url or ""
         destination = None if getattr(request, _REDIRECTED, False) else self._destination(url)
         # A copy, so that what is added here stays out of the requests that a redirect makes of this one.
@@ -84,11 +91,7 @@ class DestinationSession(requests.Session):
         return response
 
     def rebuild_auth(self, prepared_request: requests.PreparedRequest, response: requests.Response) -> None:
-        """Take from a redirected request what may not go where it goes.
-
-        Raises:
-            OutboundError: it leaves the origin of a destination, and has a body that was meant for it.
-        """
+        """Take from a redirected request what may not go where it goes, whether it is followed or not."""
         super().rebuild_auth(prepared_request, response)
         before = response.request
         redirected, left = getattr(before, _REDIRECTED, False), getattr(before, _LEFT, False)
@@ -102,7 +105,9 @@ class DestinationSession(requests.Session):
             for name in {name.lower() for name in headers}:
                 if has_body or name not in HARMLESS_HEADERS:
                     headers.pop(name, None)
-            refuse_body(has_body=has_body)
+            if has_body:
+                prepared_request.body = None
+                setattr(prepared_request, _BODY, True)
 
     def _destination(self, url: str) -> Destination | None:
         """Return where requests will connect: by its own two parsers and by httpx2's, which must agree."""
