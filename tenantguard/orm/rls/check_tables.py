@@ -43,6 +43,14 @@ _TRIGGERS = """
 """
 """Off is a trigger that is off on any partition as well, whose triggers have the same name."""
 
+_DEFERRED = """
+    SELECT conname::text AS name, ARRAY(
+      SELECT a.attname::text FROM unnest(conkey) WITH ORDINALITY AS k (number, place)
+      JOIN pg_catalog.pg_attribute AS a ON a.attrelid = conrelid AND a.attnum = k.number ORDER BY k.place
+    ) AS columns
+    FROM pg_catalog.pg_constraint WHERE conrelid = CAST(:oid AS oid) AND contype = 'f' AND condeferred
+"""
+
 
 def check_tables(live: Live) -> None:
     """Report what is wrong with the tables of the plan, and with tables that it does not know."""
@@ -71,6 +79,7 @@ def check_tables(live: Live) -> None:
             _check_key(live, table)
             _check_parts(live, table)
         _check_links(live, table)
+        _check_deferred(live, table)
     _check_unknown(live)
 
 
@@ -203,6 +212,21 @@ def _check_links(live: Live, table: Table) -> None:
         if name.startswith(TRIGGER_PREFIX):
             live.report(
                 "outdated-link-check", table.fullname, f"The trigger {name} is of another version of the models."
+            )
+
+
+def _check_deferred(live: Live, table: Table) -> None:
+    """A trigger can come before a foreign key that is checked at once, and not before one that waits."""
+    guarded = {guard.columns for guard in live.plan.link_guards(table)}
+    for row in live.rows(_DEFERRED, oid=live.oids[table]):
+        if tuple(row.columns) in guarded:
+            live.report(
+                "deferred-link",
+                table.fullname,
+                f"The foreign key {row.name} is INITIALLY DEFERRED: SET CONSTRAINTS tells whether a row of another "
+                "tenant exists. No such link is kept.",
+                "Make it INITIALLY IMMEDIATE, or let it contain the tenant key.",
+                severity=Severity.WARNING,
             )
 
 

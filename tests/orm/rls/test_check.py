@@ -262,6 +262,11 @@ def test_what_was_applied_is_as_it_should_be(planted_lab: Lab) -> None:
         (["GRANT SELECT ON SEQUENCE documents_id_seq TO {app}"], {("open-sequence", "documents_id_seq")}),
         (["GRANT UPDATE ON SEQUENCE documents_id_seq TO PUBLIC"], {("open-sequence", "documents_id_seq")}),
         (["ALTER TABLE notes SET UNLOGGED"], {("unlogged-table", "notes")}),
+        (
+            ["ALTER TABLE documents ALTER CONSTRAINT documents_folder_id_fkey DEFERRABLE INITIALLY DEFERRED"],
+            {("deferred-link", "documents")},
+        ),
+        (["ALTER TABLE documents ALTER CONSTRAINT documents_folder_id_fkey DEFERRABLE INITIALLY IMMEDIATE"], set()),
         (["ALTER TABLE tenantguard.seal_keys SET UNLOGGED"], {("unlogged-table", "tenantguard.seal_keys")}),
         (["SELECT lo_create(4711)", "GRANT SELECT ON LARGE OBJECT 4711 TO PUBLIC"], {("large-objects", "{app}")}),
         (["SELECT lo_create(4711)"], set()),
