@@ -24,7 +24,7 @@ from django.db.models.sql.query import Query
 from tenantguard.binding import Binding, current_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
 from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of
-from tenantguard_django.orm.keys import Key
+from tenantguard_django.orm.keys import VALUE_METHODS, Key, is_plain
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 
 __all__ = ["InsertCheck", "check_update", "conflict_target"]
@@ -59,12 +59,13 @@ class InsertCheck:
         compiler: the INSERT's.
     """
 
-    __slots__ = ("compiler", "kind", "scope")
+    __slots__ = ("compiler", "kind", "links", "scope")
 
     def __init__(self, compiler: Any) -> None:
         self.compiler = compiler
         self.kind: Kind | None = None
         self.scope: Scope | None = None
+        self.links: dict[Any, tuple[Link, list[Any]]] = {}
 
     def run(self) -> None:
         """Stamp and compare.
@@ -93,7 +94,7 @@ class InsertCheck:
                 self._stamp(key, scope)
             if not isinstance(kind, Owned):
                 predicate(kind, "", scope, compiler.connection, write=True)  # is refused where it is narrowed
-        self._check_links(kind, binding)
+        self._see_links(kind, binding)
 
     def _stamp(self, key: Key, scope: Scope) -> None:
         query = self.compiler.query
@@ -112,6 +113,7 @@ class InsertCheck:
                 given = given.value
             if hasattr(given, "resolve_expression") or not key.same(given, bound):
                 raise foreign_row(key)
+            setattr(obj, key.attname, expected)  # and nothing that would be sent otherwise than it looks
 
     def _check_given(self, kind: Owned | Child) -> None:
         """In a system context, rows name their tenant themselves."""
@@ -130,28 +132,48 @@ class InsertCheck:
                     mend=mend,
                 )
 
-    def _check_links(self, kind: Kind, binding: Binding | None) -> None:
-        query = self.compiler.query
+    def _see_links(self, kind: Kind, binding: Binding | None) -> None:
         if binding is not None and binding.system is not None:
             return
-        for link in links_of(kind):
-            if link.field not in query.fields:
-                continue
-            own = (
-                {getattr(obj, link.field.target_field.attname) for obj in query.objs} if link.target is kind else set()
-            )
-            wanted = []
-            for obj in query.objs:
-                value = self.compiler.pre_save_val(link.field, obj)  # where a field of the app's may fill it in
-                if value is None or isinstance(value, DatabaseDefault):
-                    continue
-                if isinstance(value, Value):
-                    value = value.value
-                if hasattr(value, "resolve_expression"):
-                    raise _computed(link)
-                if value is not None and value not in own:
-                    wanted.append(value)
-            check_targets(self.compiler.connection, link, wanted)
+        self.links = {link.field: (link, []) for link in links_of(kind) if link.field in self.compiler.query.fields}
+
+    def prepared(self, field: Any, value: Any) -> None:
+        """Note what a foreign key is about to be sent as.
+
+        Args:
+            field: the field.
+            value: what its own code has made of the row's value.
+        """
+        found = self.links.get(field)
+        if found is None or value is None:
+            return
+        link, wanted = found
+        if isinstance(value, DatabaseDefault):
+            value = value.expression
+        if isinstance(value, Value):
+            value = _sent(value, self.compiler.connection)
+        if hasattr(value, "as_sql"):
+            raise _computed(link)
+        if value is not None:
+            wanted.append(value)
+
+    def check_links(self) -> None:
+        """Look up what the foreign keys of the rows point to.
+
+        Raises:
+            ForeignTenantWrite: the bound tenant does not have it.
+        """
+        connection = self.compiler.connection
+        for link, wanted in self.links.values():
+            if link.target is self.kind:
+                target = link.field.target_field
+                own = {
+                    target.get_db_prep_save(given, connection)
+                    for obj in self.compiler.query.objs
+                    if not hasattr(given := getattr(obj, target.attname), "resolve_expression")
+                }
+                wanted = [value for value in wanted if value not in own]
+            check_targets(connection, link, wanted)
 
     @staticmethod
     def compare_returned(compiler: Any, rows: list[Any]) -> None:
@@ -214,7 +236,7 @@ def check_update(compiler: Any) -> None:
         if key is not None:
             assert scope is not None
             for given in _results(value):
-                if isinstance(given, Value):
+                if isinstance(given, Value) and _is_plain_value(given):
                     given = given.value
                 if hasattr(given, "prepare_database_save"):
                     given = given.prepare_database_save(field)
@@ -222,7 +244,7 @@ def check_update(compiler: Any) -> None:
                     raise foreign_row(key)
         link = links.get(field)
         if link is not None:
-            check_targets(compiler.connection, link, list(_link_values(link, value)))
+            check_targets(compiler.connection, link, list(_link_values(link, value, compiler.connection)))
 
 
 def _results(value: Any) -> Iterator[Any]:
@@ -238,22 +260,42 @@ def _results(value: Any) -> Iterator[Any]:
         yield value
 
 
-def _link_values(link: Link, value: Any) -> Iterator[Any]:
+def _link_values(link: Link, value: Any, connection: Any) -> Iterator[Any]:
+    """Give what a foreign key is about to be sent as."""
     for given in _results(value):
         if isinstance(given, Value):
-            given = given.value
-        if hasattr(given, "prepare_database_save"):
-            given = given.prepare_database_save(link.field)
-        if given is None or (hasattr(given, "resolve_expression") and _reads_own_link(link, given)):
+            sent = _sent(given, connection)
+        elif hasattr(given, "resolve_expression"):
+            if not _reads_own_link(link, given):
+                raise _computed(link)
             continue
-        if hasattr(given, "resolve_expression"):
+        else:
+            if hasattr(given, "prepare_database_save"):
+                given = given.prepare_database_save(link.field)
+            sent = link.field.get_db_prep_save(given, connection)
+        if hasattr(sent, "as_sql"):
             raise _computed(link)
-        yield given
+        if sent is not None:
+            yield sent
+
+
+def _sent(value: Value, connection: Any) -> Any:
+    """Return the parameter that a `Value` becomes in a statement that writes."""
+    field = value._output_field_or_none
+    return value.value if field is None else field.get_db_prep_save(value.value, connection)
+
+
+def _is_plain_value(value: Value) -> bool:
+    field = value._output_field_or_none
+    return field is None or is_plain(field, VALUE_METHODS)
 
 
 def _reads_own_link(link: Link, value: Any) -> bool:
     """True for a column of a scoped query that is such a key itself, or what the key points to."""
     if isinstance(value, Subquery | Query):
+        binding = current_binding()
+        if binding is not None and binding.reads:
+            return False  # it may read a row of another tenant
         query: Any = value.query if isinstance(value, Subquery) else value
         if query.combinator or query.annotation_select or query.extra_select or len(query.select) != 1 or link.owns:
             return False
@@ -275,7 +317,7 @@ def check_targets(connection: Any, link: Link, values: list[Any]) -> None:
     Args:
         connection: Django's.
         link: the foreign key.
-        values: what it is about to hold.
+        values: what it is about to hold, as it is sent.
 
     Raises:
         ForeignTenantWrite: a row is not there.
@@ -292,9 +334,7 @@ def check_targets(connection: Any, link: Link, values: list[Any]) -> None:
         guard.known.clear()
     where = (link.target.table, link.column, link.owns)
     known = guard.known.setdefault(where, set()) if guard.pin(binding) else set()
-    target_field = link.field.target_field
-    prepared = {target_field.get_db_prep_value(one, connection=connection, prepared=False) for one in values}
-    wanted = sorted(prepared - known, key=repr)
+    wanted = sorted(set(values) - known, key=repr)
     for start in range(0, len(wanted), _AT_ONCE):
         some = wanted[start : start + _AT_ONCE]
         if _count(connection, link, scope, some, binding) < len(some):
@@ -310,7 +350,7 @@ def _count(connection: Any, link: Link, scope: Scope, values: Iterable[Any], bin
     quote = connection.ops.quote_name
     values = list(values)
     table = quote(link.target.table)
-    where, params = predicate(link.target, table, scope, connection, write=link.owns)
+    where, params = predicate(link.target, table, scope.alone(), connection, write=link.owns)
     marks = ", ".join(["%s"] * len(values))
     # Every part is a quoted name or was written by the barrier.
     sql = f"SELECT COUNT(*) FROM {table} WHERE {table}.{quote(link.column)} IN ({marks}) AND {where}"  # noqa: S608
