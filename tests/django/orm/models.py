@@ -143,5 +143,17 @@ class Pinned(TenantModel):
     counted = CountingKey(Folder, null=True, on_delete=models.CASCADE, related_name="+")
 
 
+@shared("bookmarks: rows of everybody that point to rows of tenants")
+class Bookmark(models.Model):
+    folder = models.ForeignKey(Folder, null=True, on_delete=models.SET_NULL, related_name="+")
+    other = models.ForeignKey(Folder, null=True, on_delete=models.SET_NULL, related_name="+")
+
+
+class Badge(TenantModel):
+    """Points by a text."""
+
+    document = models.ForeignKey(Document, null=True, on_delete=models.CASCADE, to_field="slug", related_name="+")
+
+
 class Forgotten(models.Model):
     text = models.CharField(max_length=200)

@@ -4,11 +4,12 @@ from typing import Any
 
 import pytest
 from django.db import models
-from django.db.models import Case, Exists, OuterRef, Subquery, Value, When
+from django.db.models import Case, CharField, Exists, F, OuterRef, Subquery, Value, When
 from django.db.models.expressions import DatabaseDefault
+from django.db.models.functions import Cast
 
 from tenantguard import read_tenants
-from tests.django.orm.models import Comment, Document, Folder, Pinned, Template
+from tests.django.orm.models import Badge, Bookmark, Comment, Document, Folder, Pinned, Template
 from tests.django.orm.world import FIRST_OF_B, Attack, verdict
 
 D, BS = Document.objects, FIRST_OF_B
@@ -53,6 +54,26 @@ REFUSED: dict[str, Attack] = {
     "updated by a key whose code sends another": lambda: Pinned.objects.create() and Pinned.objects.update(shifted=1),
     "created by a key that changes its mind": lambda: [Pinned.objects.create(counted_id=1) for _ in range(2)],
     "tenant updated by a value's own field": lambda: D.update(tenant_id=Value("a", Elsewhere())),
+    "updated by what everybody's rows point to": lambda: D.update(
+        folder=Subquery(Bookmark.objects.filter(pk=BS).values("folder")[:1])
+    ),
+    "updated by what everybody's rows point to, outside": lambda: D.update(
+        folder=Subquery(Bookmark.objects.filter(pk=BS).values("folder_id")[:1])
+    ),
+    "everybody's row updated by another": lambda: Bookmark.objects.filter(pk=1).update(
+        folder=Subquery(Bookmark.objects.filter(pk=BS).values("folder")[:1])
+    ),
+    "everybody's row created": lambda: Bookmark.objects.create(folder_id=BS),
+    "everybody's row updated by its other key": lambda: Bookmark.objects.filter(pk=BS).update(other=F("folder")),
+    "updated by a text that is cut off": lambda: [
+        D.filter(pk=1).update(slug="theirs-0-and-more"),
+        Badge.objects.update(document="theirs-0-and-more"),
+        Badge.objects.update(document=Cast(F("document"), CharField(max_length=8))),
+    ],
+    "updated by a value that is cut off": lambda: [
+        D.filter(pk=1).update(slug="theirs-0-and-more"),
+        Badge.objects.update(document=Cast(Value("theirs-0-and-more"), CharField(max_length=8))),
+    ],
     "created where b is read": reading_b(lambda: D.create(title="x", folder_id=BS)),
     "updated where b is read": reading_b(lambda: D.filter(pk=1).update(folder=BS)),
     "updated by a subquery where b is read": reading_b(
@@ -84,6 +105,13 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "own tenant by a value": (lambda: D.create(title="x", tenant_id=Value("a")).tenant_id, "a"),
     "own row by a value": (lambda: D.create(title="x", folder_id=Value(1)) and D.filter(folder=1).count(), 1),
     "subquery of the own": (lambda: D.filter(Exists(D.filter(folder=OuterRef("folder")))).count(), 2),
+    "own row by what a row points to": (
+        lambda: D.update(folder=Subquery(D.filter(pk=2).values("folder")[:1])) and D.filter(folder=2).count(),
+        4,
+    ),
+    "own row by a cast of bulk_update": (lambda: D.bulk_update([Document(pk=1, folder_id=2)], ["folder"]), 1),
+    "own row by a text": (lambda: Badge.objects.update(document="own-1"), 1),
+    "everybody's row": (lambda: Bookmark.objects.filter(pk=1).update(folder=2), 1),
     "global rows where b is read": (reading_b(lambda: Template.objects.filter(org=None).count()), 1),
 }
 

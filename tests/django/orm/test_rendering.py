@@ -4,6 +4,7 @@ from typing import Any
 
 import pytest
 from django.contrib.postgres.fields import ArrayField
+from django.contrib.postgres.search import SearchHeadline, SearchQuery, SearchRank, SearchVector
 from django.db import connections, models
 from django.db.models import F, FilteredRelation, Subquery, Sum, Value, Window
 from django.db.models.expressions import RowRange
@@ -150,3 +151,19 @@ def test_a_function_that_makes_a_cursor_is_refused(sqlite_world: str) -> None:
         with allow_raw("a test"):
             cursor = connection.connection.cursor(lambda driver: sqlite3.Cursor(driver))
             assert cursor.execute("SELECT 1").fetchall() == [(1,)]
+
+
+def test_full_text_search_passes(postgres_world: str) -> None:
+    vector = SearchVector("title", weight="A", config="english") + SearchVector("slug")
+    query = SearchQuery("document", config="english", search_type="websearch") & SearchQuery("documents")
+    with bind(A):
+        found = D.annotate(
+            rank=SearchRank(vector, query, normalization=1, cover_density=True),
+            head=SearchHeadline("title", query, start_sel="<b>", stop_sel="</b>"),
+        )
+        assert {d.head for d in found.filter(rank__gt=0)} == {f"own <b>document</b> {n}" for n in range(3)}
+        assert D.annotate(v=SearchVector("title")).filter(v=SearchQuery("CANARY")).count() == 0
+        unknown: Any = SearchQuery("own")
+        unknown.function = "query_to_xml"
+        with pytest.raises(StatementRefused):
+            D.annotate(v=SearchVector("title")).filter(v=unknown).count()

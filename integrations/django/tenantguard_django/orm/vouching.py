@@ -224,7 +224,8 @@ def _is_type(text: str | None) -> bool:
 def _expression(node: Any, connection: Any) -> str | None:
     own = node.__dict__
     if not _INSTANCE.isdisjoint(own) and any(
-        own[name] != getattr(type(node), name, None) for name in _INSTANCE & own.keys()
+        own[name] != getattr(type(node), name, None) and not (name == "function" and _is_pure(own[name]))
+        for name in _INSTANCE & own.keys()
     ):
         return f"a {type(node).__name__} with a template or function of its own"
     return _field_fault(node, connection)

@@ -1,36 +1,34 @@
 """Writes: the tenant key is stamped, compared and immutable, and foreign keys do not point across tenants.
 
 What a row is written with is looked at while its statement compiles, which every path makes: ``save()``, bulk methods,
-fixtures, related managers. A foreign key is looked up in the same transaction by a statement that is scoped like any
-other, before the row is written; what is not there for this tenant can't be pointed to, whether it exists for another
-or not at all. A value that an expression computes is refused for a tenant key, and for a foreign key unless it is read
-from a column that is such a key itself.
+fixtures, related managers. A value that an expression computes is refused for a tenant key. What is looked up for a
+foreign key is in `tenantguard_django.orm.links`.
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Any, Final, final
 
 from django.db.models.expressions import (
-    Case,
-    Col,
     DatabaseDefault,
-    ExpressionWrapper,
-    Subquery,
     Value,
 )
-from django.db.models.functions import Cast, Coalesce
-from django.db.models.sql.query import Query
 
 from tenantguard.binding import Binding, current_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
-from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of
+from tenantguard_django.orm.classify import (
+    Child,
+    Kind,
+    Link,
+    Owned,
+    Shared,
+    kind_of,
+    links_of,
+)
 from tenantguard_django.orm.keys import VALUE_METHODS, Key, is_plain
+from tenantguard_django.orm.links import check_targets, computed, link_values, results_of, sent
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 
 __all__ = ["InsertCheck", "check_update", "conflict_target"]
 
-_AT_ONCE: Final = 500
-_MOST_KNOWN: Final = 10_000
 _UNSET: Final = (None, "")
 
 
@@ -151,9 +149,9 @@ class InsertCheck:
         if isinstance(value, DatabaseDefault):
             value = value.expression
         if isinstance(value, Value):
-            value = _sent(value, self.compiler.connection)
+            value = sent(value, self.compiler.connection)
         if hasattr(value, "as_sql"):
-            raise _computed(link)
+            raise computed(link)
         if value is not None:
             wanted.append(value)
 
@@ -235,7 +233,7 @@ def check_update(compiler: Any) -> None:
         key = keys.get(field)
         if key is not None:
             assert scope is not None
-            for given in _results(value):
+            for given in results_of(field, value):
                 if isinstance(given, Value) and _is_plain_value(given):
                     given = given.value
                 if hasattr(given, "prepare_database_save"):
@@ -244,134 +242,12 @@ def check_update(compiler: Any) -> None:
                     raise foreign_row(key)
         link = links.get(field)
         if link is not None:
-            check_targets(compiler.connection, link, list(_link_values(link, value, compiler.connection)))
-
-
-def _results(value: Any) -> Iterator[Any]:
-    """Give what an expression may come to: the branches of `Case`, what `Cast` and `Coalesce` hold."""
-    if isinstance(value, Case):
-        for case in value.cases:
-            yield from _results(case.result)
-        yield from _results(value.default)
-    elif type(value) in (Cast, Coalesce, ExpressionWrapper):
-        for source in value.get_source_expressions():
-            yield from _results(source)
-    else:
-        yield value
-
-
-def _link_values(link: Link, value: Any, connection: Any) -> Iterator[Any]:
-    """Give what a foreign key is about to be sent as."""
-    for given in _results(value):
-        if isinstance(given, Value):
-            sent = _sent(given, connection)
-        elif hasattr(given, "resolve_expression"):
-            if not _reads_own_link(link, given):
-                raise _computed(link)
-            continue
-        else:
-            if hasattr(given, "prepare_database_save"):
-                given = given.prepare_database_save(link.field)
-            sent = link.field.get_db_prep_save(given, connection)
-        if hasattr(sent, "as_sql"):
-            raise _computed(link)
-        if sent is not None:
-            yield sent
-
-
-def _sent(value: Value, connection: Any) -> Any:
-    """Return the parameter that a `Value` becomes in a statement that writes."""
-    field = value._output_field_or_none
-    return value.value if field is None else field.get_db_prep_save(value.value, connection)
+            check_targets(compiler.connection, link, list(link_values(link, value, compiler.connection)))
 
 
 def _is_plain_value(value: Value) -> bool:
     field = value._output_field_or_none
     return field is None or is_plain(field, VALUE_METHODS)
-
-
-def _reads_own_link(link: Link, value: Any) -> bool:
-    """True for a column of a scoped query that is such a key itself, or what the key points to."""
-    if isinstance(value, Subquery | Query):
-        binding = current_binding()
-        if binding is not None and binding.reads:
-            return False  # it may read a row of another tenant
-        query: Any = value.query if isinstance(value, Subquery) else value
-        if query.combinator or query.annotation_select or query.extra_select or len(query.select) != 1 or link.owns:
-            return False
-        value = query.select[0]
-    if not isinstance(value, Col):
-        return False
-    field = value.target
-    target = link.field.target_field
-    if field == target and field.model._meta.db_table == link.target.table:
-        return not link.owns
-    return bool(
-        field.remote_field is not None and field.target_field == target and (field == link.field or not link.owns)
-    )
-
-
-def check_targets(connection: Any, link: Link, values: list[Any]) -> None:
-    """Refuse a foreign key to a row that the bound tenant does not have.
-
-    Args:
-        connection: Django's.
-        link: the foreign key.
-        values: what it is about to hold, as it is sent.
-
-    Raises:
-        ForeignTenantWrite: a row is not there.
-        NotBound: no tenant is bound.
-    """
-    if not values:
-        return
-    binding = current_binding()
-    scope = scope_of(binding)
-    if scope is None or binding is None:
-        return
-    guard = connection.tenantguard
-    if sum(map(len, guard.known.values())) > _MOST_KNOWN:
-        guard.known.clear()
-    where = (link.target.table, link.column, link.owns)
-    known = guard.known.setdefault(where, set()) if guard.pin(binding) else set()
-    wanted = sorted(set(values) - known, key=repr)
-    for start in range(0, len(wanted), _AT_ONCE):
-        some = wanted[start : start + _AT_ONCE]
-        if _count(connection, link, scope, some, binding) < len(some):
-            raise ForeignTenantWrite(
-                f"The foreign key {link.field.model._meta.label}.{link.field.name} was about to point to a row of "
-                f"{link.target.model._meta.label} that the bound tenant does not have.",
-                mend="Point to a row of the same tenant.",
-            )
-    known.update(wanted)
-
-
-def _count(connection: Any, link: Link, scope: Scope, values: Iterable[Any], binding: Binding) -> int:
-    quote = connection.ops.quote_name
-    values = list(values)
-    table = quote(link.target.table)
-    where, params = predicate(link.target, table, scope.alone(), connection, write=link.owns)
-    marks = ", ".join(["%s"] * len(values))
-    # Every part is a quoted name or was written by the barrier.
-    sql = f"SELECT COUNT(*) FROM {table} WHERE {table}.{quote(link.column)} IN ({marks}) AND {where}"  # noqa: S608
-    connection.ensure_connection()
-    guard = connection.tenantguard
-
-    def run() -> int:
-        # Not by Django's cursor: the app's own queries are counted there.
-        with guard.opened(), connection.wrap_database_errors:
-            cursor = connection.create_cursor()
-            try:
-                cursor.execute(sql, [*values, *params])
-                return int(cursor.fetchone()[0])
-            finally:
-                cursor.close()
-
-    connection.validate_no_broken_transaction()
-    if guard.setting is not None:
-        counted: int = guard.setting.run(guard, binding, run)
-        return counted
-    return run()
 
 
 def foreign_row(key: Key) -> ForeignTenantWrite:
@@ -381,11 +257,4 @@ def foreign_row(key: Key) -> ForeignTenantWrite:
         "one.",
         mend=f"Leave the {key.dimension} key out: it is filled with what is bound. Rows are moved between tenants in a "
         'block of system("why").',
-    )
-
-
-def _computed(link: Link) -> ForeignTenantWrite:
-    return ForeignTenantWrite(
-        f"The foreign key {link.field.model._meta.label}.{link.field.name} was about to be computed by an expression.",
-        mend="Give its value, or the object that it points to.",
     )
