@@ -186,9 +186,13 @@ class ScopedCompiler:
         if query.combined_queries:
             for part in query.combined_queries:
                 self._check_queries(part)
-        if query.explain_info is not None and query.explain_info.options:
-            self._refuse("EXPLAIN with options, which can count rows of other tenants")
         made = super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        if (
+            query.explain_info is not None
+            and self.connection.vendor != "sqlite"
+            and self.connection.tenantguard.touched
+        ):
+            self._refuse("EXPLAIN, whose estimates and counts are of the rows of all tenants")
         if self.met and query.subquery and not self.outermost and self.connection.vendor == "postgresql":
             made = self._fenced(made)
         if self.pending and made[0]:

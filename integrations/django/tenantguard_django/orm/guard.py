@@ -153,7 +153,11 @@ class Guard:
             TenantGuardError: it may not run.
         """
         if self.door:
-            return self._run(execute, sql, params, many, context)
+            door, self.door = self.door, 0  # the door is for this statement, and not for what other wrappers send
+            try:
+                return self._run(execute, sql, params, many, context)
+            finally:
+                self.door = door
         binding = raw_binding()
         if binding is not None and binding.permits:
             binding = current_binding()
@@ -227,8 +231,9 @@ class Guard:
         """
         if self.door or (
             self.passing is not None
+            and sql is not None
             and params is self.given
-            and (sql is None or sql is self.passing or self._commented(sql))
+            and (sql is self.passing or self._commented(sql))
         ):
             return
         binding = current_binding()
