@@ -23,13 +23,15 @@ class TenantGuardConfig(AppConfig):
     def ready(self) -> None:
         """Protect the databases, and register the checks of ``manage.py check``."""
         from tenantguard_django import checks
+        from tenantguard_django.cache import keep_pages_apart
         from tenantguard_django.orm import protect
 
         configured = getattr(settings, "TENANTGUARD", None)
         aliases = configured.get("DATABASES") if isinstance(configured, Mapping) else None
         for alias in settings.DATABASES if aliases is None else aliases:
             protect(alias)
-        for check in (checks.check_settings, checks.check_middleware, checks.check_caches, checks.check_databases):
+        keep_pages_apart()
+        for check in (checks.check_settings, checks.check_middleware, checks.check_databases):
             register(check, checks.TAG)
         register(checks.check_models, checks.TAG, "models")
         register(checks.check_urls, checks.TAG, "urls")

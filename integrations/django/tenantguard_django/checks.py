@@ -15,7 +15,7 @@ from django.urls import URLPattern, URLResolver, get_resolver
 
 from tenantguard_django.conf import read_once
 
-__all__ = ["TAG", "check_caches", "check_databases", "check_middleware", "check_models", "check_settings", "check_urls"]
+__all__ = ["TAG", "check_databases", "check_middleware", "check_models", "check_settings", "check_urls"]
 
 TAG: Final = "tenantguard"
 MIDDLEWARE: Final = "tenantguard_django.middleware.TenantGuardMiddleware"
@@ -109,24 +109,6 @@ def _subclass(name: str, base: str) -> bool:
         return issubclass(import_string(name), import_string(base))
     except (ImportError, TypeError, ImproperlyConfigured):
         return False
-
-
-def check_caches(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001
-    """Say where whole pages are cached without the tenant in their keys."""
-    if not any(name.startswith("django.middleware.cache.") for name in settings.MIDDLEWARE if isinstance(name, str)):
-        return []
-    alias = settings.CACHE_MIDDLEWARE_ALIAS
-    function = settings.CACHES.get(alias, {}).get("KEY_FUNCTION")
-    if isinstance(function, str) and function.startswith("tenantguard_django."):
-        return []
-    return [
-        Warning(
-            f"Pages are cached in the cache {alias!r}, whose keys do not hold the tenant. They are kept apart by the "
-            "Vary header alone.",
-            hint="Give that cache a KEY_FUNCTION of tenantguard_django.cache.",
-            id="tenantguard.W016",
-        )
-    ]
 
 
 # --- the barrier ----------------------------------------------------------------------------------------------

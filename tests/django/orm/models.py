@@ -121,6 +121,41 @@ class Filled(TenantModel):
     asked = None
 
 
+class ShiftedKey(models.ForeignKey):
+    """Sends another row's key than the one that it is given."""
+
+    def get_db_prep_save(self, value, connection):
+        return None if value is None else super().get_db_prep_save(value + 899_999, connection)
+
+
+class CountingKey(models.ForeignKey):
+    """Points elsewhere the second time that it is asked."""
+
+    asked = 0
+
+    def pre_save(self, model_instance, add):
+        value = super().pre_save(model_instance, add)
+        self.asked += value is not None
+        return value if value is None or self.asked % 2 else 900_000
+
+
+class Pinned(TenantModel):
+    shifted = ShiftedKey(Folder, null=True, on_delete=models.CASCADE, related_name="+")
+    counted = CountingKey(Folder, null=True, on_delete=models.CASCADE, related_name="+")
+
+
+@shared("bookmarks: rows of everybody that point to rows of tenants")
+class Bookmark(models.Model):
+    folder = models.ForeignKey(Folder, null=True, on_delete=models.SET_NULL, related_name="+")
+    other = models.ForeignKey(Folder, null=True, on_delete=models.SET_NULL, related_name="+")
+
+
+class Badge(TenantModel):
+    """Points by a text."""
+
+    document = models.ForeignKey(Document, null=True, on_delete=models.CASCADE, to_field="slug", related_name="+")
+
+
 class Forgotten(models.Model):
     text = models.CharField(max_length=200)
 

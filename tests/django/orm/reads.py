@@ -346,7 +346,6 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "dumped": (lambda: serializers.serialize("json", D.all()).count('"model"'), 4),
     "pickled query": (lambda: _repickled(D.filter(pages__gte=0)).count(), 4),
     "refreshed": (lambda: _refreshed(D.get(pk=1)), "own document 0"),
-    "explain": (lambda: bool(D.all().explain()), True),
     "string of the query": (lambda: "'b'" in str(D.all().query), False),
     "validate unique": (lambda: Label(name="B-CANARY label 0"[:0] + "fresh").validate_unique(), None),
     "unique looked for in the tenant alone": (lambda: Label(name="B-" + "CANARY label 0").validate_constraints(), None),

@@ -49,3 +49,38 @@ def test_it_migrates_forwards_and_backwards(settings_of_database: dict[str, obje
     for command in (["migrate"], ["migrate", "shop", "zero"], ["migrate"], ["flush", "--no-input"], ["showmigrations"]):
         done = run(settings_of_database, *command)
         assert done.returncode == 0, done.stderr[-4000:]
+
+
+CURSORS = """
+from django.db import connection
+from psycopg2 import extensions, extras
+from tenantguard import allow_raw, bind, service_identity, system
+from tenantguard.errors import TenantGuardError
+connection.ensure_connection()
+driver = connection.connection
+ways = [
+    lambda: driver.cursor(cursor_factory=extensions.cursor).execute("SELECT 7"),
+    lambda: driver.cursor("named", cursor_factory=extras.RealDictCursor).execute("SELECT 7"),
+    lambda: driver.cursor(None, extras.DictCursor).execute("SELECT 7"),
+    lambda: driver.cursor(cursor_factory=lambda *a, **k: extensions.cursor(*a, **k)).execute("SELECT 7"),
+    lambda: extras.execute_values(driver.cursor(), "SELECT %s", [(7,)]),
+    lambda: driver.cursor().copy_expert("COPY (SELECT 7) TO STDOUT", None),
+    lambda: driver.lobject(),
+]
+with bind(service_identity("x", tenant="a")):
+    for number, way in enumerate(ways):
+        try:
+            way()
+        except TenantGuardError:
+            print("refused", number)
+    with allow_raw("a test"):
+        cursor = driver.cursor(cursor_factory=extras.RealDictCursor)
+        cursor.execute("SELECT 7 AS x")
+        print("read", cursor.fetchone()["x"])
+"""
+
+
+def test_a_cursor_of_another_class_asks_as_well(postgres_url: str) -> None:
+    done = run({**postgres_settings(postgres_url), "DRIVER": "psycopg2"}, "shell", "-v", "0", "-c", CURSORS)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split() == [word for n in range(7) for word in ("refused", str(n))] + ["read", "7"]

@@ -22,6 +22,8 @@ from tenantguard_django.orm import protect
 from tenantguard import bind, service_identity, system
 from tenantguard.errors import TenantGuardError
 from tests.django.orm.models import (
+    Badge,
+    Bookmark,
     Comment,
     Country,
     Document,
@@ -131,6 +133,8 @@ def seed() -> None:
             Note.objects.create(id=first + n, text=f"{mark} note", content_type=about, object_id=document.pk, **of)
         Report.objects.create(id=first + 10, title=f"{mark} report", pages=first + 10, summary=f"{mark} summary", **of)
         Template.objects.create(id=first, org=tenant, name=f"{mark} template")
+        Bookmark.objects.create(id=first, folder=outer)
+        Badge.objects.create(id=first, document=document, **of)
         Line.objects.create(number=first, text=f"{mark} line", **of)
         Ticket.objects.create(id=first, number=number, title=f"{mark} ticket")
         Project.objects.create(id=uuid.UUID(int=first), organisation=key, title=f"{mark} project")

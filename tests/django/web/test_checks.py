@@ -147,15 +147,6 @@ def test_sessions_need_their_own_middleware_before_and_the_csrf_check() -> None:
         assert checks.check_middleware(None) == []
 
 
-def test_cached_pages_without_the_tenant_in_their_keys_are_warned_of() -> None:
-    middleware = ["django.middleware.cache.UpdateCacheMiddleware", OURS]
-    with override_settings(MIDDLEWARE=middleware):
-        assert [one.id for one in checks.check_caches(None)] == ["tenantguard.W016"]
-    caches = {"default": {"BACKEND": "x", "KEY_FUNCTION": "tenantguard_django.cache.tenant_key"}}
-    with override_settings(MIDDLEWARE=middleware, CACHES=caches):
-        assert checks.check_caches(None) == []
-
-
 class Swapped:
     """A URL module whose view was registered below its check."""
 

@@ -11,6 +11,7 @@ from django.template.response import TemplateResponse
 from django.urls import path
 from django.utils.decorators import method_decorator
 from django.views import View
+from django.views.decorators.cache import cache_page
 from tenantguard_django import requires
 
 from tenantguard import current_identity, current_tenant
@@ -143,6 +144,14 @@ def template(request: HttpRequest) -> TemplateResponse:
     return TemplateResponse(request, "web/tenant.html", {"tenant": lambda: current_tenant().id})
 
 
+@cache_page(60)
+def cached(request: HttpRequest) -> JsonResponse:
+    try:
+        return JsonResponse(current_tenant().id, safe=False)
+    except NotBound:
+        return JsonResponse("nobody", safe=False)
+
+
 def atomic(request: HttpRequest) -> JsonResponse:
     return JsonResponse({"tenant": current_tenant().id, "atomic": connection.in_atomic_block})
 
@@ -174,6 +183,8 @@ urlpatterns = [
     path("slow", slow),
     path("aslow", aslow),
     path("template", template),
+    path("cached", cached),
+    path("public/cached", cached),
     path("atomic", atomic),
     path("broken", broken),
     path("upstream", upstream),

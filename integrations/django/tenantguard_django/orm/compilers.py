@@ -22,7 +22,7 @@ from tenantguard.orm.pins import pin_of
 from tenantguard_django.orm.cascades import reach_of_delete
 from tenantguard_django.orm.classify import Shared, kind_of
 from tenantguard_django.orm.criteria import Guarded, follows, guarded
-from tenantguard_django.orm.failing import can_fail
+from tenantguard_django.orm.failing import can_fail, joins_can_fail
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
 from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
@@ -107,11 +107,14 @@ class ScopedCompiler:
         where_params: list[object] = []
         conditions: list[tuple[str, list[object]]] = []
         self.failing = can_fail(self.where)
+        relations = bool(query._filtered_relations) and joins_can_fail(query)
         quote = self._quoted
         for alias, clause in tuple(query.alias_map.items()):
             if not query.alias_refcount[alias]:
                 continue
             cls = clause.__class__
+            if clause.table_alias != clause.table_name and not _is_name(clause.table_alias):
+                raise StatementRefused("A table's alias is no name.", mend="Use letters, digits and underscores.")
             if cls is not BaseTable and cls is not Join:
                 self._refuse(f"a {cls.__name__} in FROM, which is none of Django's own")
                 sql, given = super().compile(clause)  # type: ignore[misc]
@@ -120,30 +123,30 @@ class ScopedCompiler:
                 continue
             sql, given = clause.as_sql(self, self.connection)
             found = self.scoped(clause.table_name, quote(clause.table_alias))
+            own = None if found is None or follows(query, alias, clause) else found
+            if cls is BaseTable:
+                if own is not None:
+                    wheres.append(own[0])
+                    where_params.extend(own[1])
+            elif own is not None or (relations and clause.filtered_relation is not None):
+                before = []
+                if relations and clause.filtered_relation is not None and can_fail(clause.filtered_relation):
+                    before = [*conditions, found] if found is not None else conditions
+                sql, given = self._joined(clause, sql, given, own, before)
             if found is not None:
                 self.met = True
-                if self.failing:
+                if self.failing or relations:
                     conditions.append(self._condition(clause, *found))
-            if found is not None and not follows(query, alias, clause):
-                if cls is BaseTable:
-                    wheres.append(found[0])
-                    where_params.extend(found[1])
-                else:
-                    times = 1
-                    if clause.filtered_relation is not None and can_fail(clause.filtered_relation):
-                        times = 2
-                    sql = self._joined(clause, sql, found[0], failing=times == 2)
-                    given = [*found[1] * times, *given]
             result.append(sql)
             params.extend(given)
         for table in query.extra_tables:
             alias, _ = query.table_alias(table)
             if alias not in query.alias_map or query.alias_refcount[alias] == 1:
                 result.append(f", {quote(alias)}")
-        if wheres or conditions:
+        if wheres or (conditions and self.failing):
             self.pending = True
             condition = None
-            if conditions:
+            if conditions and self.failing:
                 every = [value for _, values in conditions for value in values]
                 condition = (" AND ".join(text for text, _ in conditions), every)
             self.where = Guarded(" AND ".join(wheres), where_params, self.where, condition)
@@ -162,15 +165,21 @@ class ScopedCompiler:
         quote = getattr(self, "quote_name", None) or self.quote_name_unless_alias
         return str(quote(name))
 
-    def _joined(self, join: Any, sql: str, found: str, *, failing: bool) -> str:
+    def _joined(
+        self, join: Any, sql: str, params: Any, found: Any, before: list[tuple[str, list[object]]]
+    ) -> tuple[str, list[object]]:
+        """Return a join with a predicate in ON, and what must hold before a condition there that can fail."""
         name = "" if join.table_alias == join.table_name else f" {self._quoted(join.table_alias)}"
         start = f"{join.join_type} {self._quoted(join.table_name)}{name} ON ("
         if not sql.startswith(start) or not sql.endswith(")"):
             raise StatementRefused("A join is written in an unknown way.", mend="Report the versions in use.")
-        rest = sql[len(start) : -1]
-        if failing:
-            rest = f"CASE WHEN {found} THEN ({rest}) ELSE FALSE END"
-        return f"{start}{found} AND ({rest}))"
+        rest, given = sql[len(start) : -1], [*params]
+        if before:
+            rest = f"CASE WHEN {' AND '.join(text for text, _ in before)} THEN ({rest}) ELSE FALSE END"
+            given = [*(value for _, values in before for value in values), *given]
+        if found is not None:
+            rest, given = f"{found[0]} AND ({rest})", [*found[1], *given]
+        return f"{start}{rest})", given
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         query = self.query
@@ -179,9 +188,13 @@ class ScopedCompiler:
         if query.combined_queries:
             for part in query.combined_queries:
                 self._check_queries(part)
-        if query.explain_info is not None and query.explain_info.options:
-            self._refuse("EXPLAIN with options, which can count rows of other tenants")
         made = super().as_sql(*args, **kwargs)  # type: ignore[misc]
+        if (
+            query.explain_info is not None
+            and self.connection.vendor != "sqlite"
+            and self.connection.tenantguard.touched
+        ):
+            self._refuse("EXPLAIN, whose estimates and counts are of the rows of all tenants")
         if self.met and query.subquery and not self.outermost and self.connection.vendor == "postgresql":
             made = self._fenced(made)
         if self.pending and made[0]:
@@ -237,6 +250,11 @@ class ScopedCompiler:
         lazy = kwargs.get("chunked_fetch", False) or self.lazy
         rows = super().results_iter(results, *args, **kwargs)  # type: ignore[misc]
         return _while_bound(rows) if lazy and self.query.__dict__.get(TOUCHED) else rows
+
+
+def _is_name(alias: str) -> bool:
+    """True for an alias that is one name and none of the barrier's own, since Django writes it without quotes."""
+    return alias.isidentifier() and not alias.lower().startswith("tenantguard_")
 
 
 def _while_bound(rows: Any) -> Iterator[Any]:
@@ -315,12 +333,19 @@ class ScopedInsert(ScopedCompiler):
     """Mixin for INSERT."""
 
     returning_params: Any
+    _check_of_rows: InsertCheck
+
+    def prepare_value(self, field: Any, value: Any) -> Any:
+        prepared = super().prepare_value(field, value)  # type: ignore[misc]
+        self._check_of_rows.prepared(field, prepared)
+        return prepared
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         query = self.query
-        check = InsertCheck(self)
+        check = self._check_of_rows = InsertCheck(self)
         check.run()
         made = super(ScopedCompiler, self).as_sql(*args, **kwargs)  # type: ignore[misc]
+        check.check_links()
         target = conflict_target(self, check)
         if target is not None:
             made = [self._narrowed(sql, params, *target) for sql, params in made]

@@ -21,7 +21,13 @@ from tenantguard.errors import ConfigurationError
 from tenantguard.permits import system
 from tenantguard_django.orm.commands import in_test_environment, install_system_commands
 from tenantguard_django.orm.compilers import scoped_compiler
-from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, release_driver, sqlite_factory
+from tenantguard_django.orm.drivers import (
+    guard_driver,
+    guarded_cursor,
+    psycopg2_factory,
+    release_driver,
+    sqlite_factory,
+)
 from tenantguard_django.orm.guard import Guard
 from tenantguard_django.orm.results import install_result_pins
 
@@ -52,6 +58,7 @@ class _Blocks(list[Any]):
 class GuardedWrapper:
     """Mixin before a backend's ``DatabaseWrapper``."""
 
+    Database: Any
     connection: Any
     ops: Any
     features: Any
@@ -80,6 +87,10 @@ class GuardedWrapper:
         if self.vendor == "sqlite":
             factory = sqlite_factory(conn_params.get("factory"), self.tenantguard, self._tenantguard_cursors)
             conn_params = {**conn_params, "factory": factory}
+        elif self.vendor == "postgresql" and self.Database.__name__ == "psycopg2":
+            wanted = conn_params.get("connection_factory")
+            made = psycopg2_factory(wanted, self.tenantguard, self._tenantguard_cursors)
+            conn_params = {**conn_params, "connection_factory": made}
         with self.tenantguard.opened():
             driver = super().get_new_connection(conn_params)  # type: ignore[misc]
         if self.vendor == "postgresql":

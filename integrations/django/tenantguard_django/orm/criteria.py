@@ -59,6 +59,8 @@ def follows(query: Any, alias: str, clause: Any) -> bool:
     if not isinstance(kind, Child):
         return False
     if clause.__class__ is Join:
+        if clause.filtered_relation is not None and can_fail(clause.filtered_relation):
+            return False  # whose condition is evaluated on rows that the predicate must have let through
         parent = query.alias_map.get(clause.parent_alias)
         turned = tuple((own, theirs) for theirs, own in clause.join_cols)
         return bool(parent is not None and parent.table_name == kind.parent.table and turned == kind.pairs)

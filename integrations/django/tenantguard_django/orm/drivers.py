@@ -6,12 +6,13 @@ for SQLite, whose connection object runs SQL itself, the connection's class is o
 """
 
 import sqlite3
+from importlib import import_module
 from typing import Any, Final
 
 from tenantguard.errors import StatementRefused
 from tenantguard_django.orm.guard import Guard
 
-__all__ = ["guard_driver", "guarded_cursor", "release_driver", "sqlite_factory"]
+__all__ = ["guard_driver", "guarded_cursor", "psycopg2_factory", "release_driver", "sqlite_factory"]
 
 _STATEMENTS: Final = ("execute", "executemany", "executescript", "stream", "copy_expert", "mogrify_and_execute")
 _OTHERS: Final = ("copy", "copy_from", "copy_to", "callproc")
@@ -62,8 +63,10 @@ def sqlite_factory(base: Any, guard: Guard, known: dict[type, type]) -> type:
     base = base or sqlite3.Connection
 
     def cursor(self: Any, factory: Any = sqlite3.Cursor) -> Any:
-        kind = guarded_cursor(factory, guard, known) if isinstance(factory, type) else factory
-        return base.cursor(self, kind)
+        if isinstance(factory, type):
+            return base.cursor(self, guarded_cursor(factory, guard, known))
+        guard.check_cursor()  # what a function makes can't be told to ask
+        return base.cursor(self, factory)
 
     members: dict[str, Any] = {"cursor": cursor, "__module__": __name__}
     for name in ("execute", "executemany", "executescript"):
@@ -73,6 +76,32 @@ def sqlite_factory(base: Any, guard: Guard, known: dict[type, type]) -> type:
         if original is not None:
             members[name] = _whole(original, guard)
     return type("Connection", (base,), members)
+
+
+def psycopg2_factory(base: Any, guard: Guard, known: dict[type, type]) -> type:
+    """Return the class of psycopg2's connections for a guard: there, each call may name the cursor's class.
+
+    Args:
+        base: the class that the project wants, or ``None``.
+        guard: the connection's guard.
+        known: the cursor classes that the connection has already.
+    """
+    extensions: Any = import_module("psycopg2.extensions")
+    base = base or extensions.connection
+
+    def cursor(self: Any, name: Any = None, cursor_factory: Any = None, *args: Any, **kwargs: Any) -> Any:
+        factory = cursor_factory or self.cursor_factory or extensions.cursor
+        if isinstance(factory, type):
+            factory = guarded_cursor(factory, guard, known)
+        else:
+            guard.check_cursor()  # as above
+        return base.cursor(self, name, factory, *args, **kwargs)
+
+    def lobject(self: Any, *args: Any, **kwargs: Any) -> Any:
+        guard.check_cursor()
+        return base.lobject(self, *args, **kwargs)
+
+    return type("Connection", (base,), {"cursor": cursor, "lobject": lobject, "__module__": __name__})
 
 
 def _whole(original: Any, guard: Guard) -> Any:

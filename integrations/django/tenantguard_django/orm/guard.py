@@ -153,7 +153,11 @@ class Guard:
             TenantGuardError: it may not run.
         """
         if self.door:
-            return self._run(execute, sql, params, many, context)
+            door, self.door = self.door, 0  # the door is for this statement, and not for what other wrappers send
+            try:
+                return self._run(execute, sql, params, many, context)
+            finally:
+                self.door = door
         binding = raw_binding()
         if binding is not None and binding.permits:
             binding = current_binding()
@@ -205,11 +209,11 @@ class Guard:
             )
         if bound_id(binding, "tenant") is None:
             raise NotBound("The bound identity belongs to no tenant.", mend="Use a token that names a tenant.")
-        self._check_word(text, binding)
+        self._check_word(sql, binding)
         return False
 
-    def _check_word(self, text: str, binding: Binding) -> None:
-        found = _WORD.match(text)
+    def _check_word(self, sql: Any, binding: Binding) -> None:
+        found = _WORD.match(self._text(sql))
         if found is not None and found.group(1).lower() in _DDL:
             raise StatementRefused("DDL changes the tables of all tenants.", mend='Run it in a block of system("why").')
         if binding.raw is None:
@@ -227,8 +231,9 @@ class Guard:
         """
         if self.door or (
             self.passing is not None
+            and sql is not None
             and params is self.given
-            and (sql is None or sql is self.passing or self._commented(sql))
+            and (sql is self.passing or self._commented(sql))
         ):
             return
         binding = current_binding()
@@ -236,7 +241,15 @@ class Guard:
             return
         if binding is None or bound_id(binding, "tenant") is None:
             raise NotBound("The driver's cursor is used with no tenant bound.", mend="Enter `with bind(identity):`.")
-        self._check_word(sql if isinstance(sql, str) else "", binding)
+        self._check_word(sql, binding)
+
+    def _text(self, sql: Any) -> str:
+        """Return a statement as text, which the drivers of PostgreSQL take as bytes and as composed objects as well."""
+        if isinstance(sql, bytes | bytearray):
+            return sql.decode("latin-1")
+        if sql is not None and hasattr(sql, "as_string"):
+            sql = sql.as_string(self.connection.connection)
+        return sql if isinstance(sql, str) else ""
 
     def _commented(self, sql: Any) -> bool:
         """True for the statement that was decided on with comments around it, as tracing tools put them there."""

@@ -14,7 +14,7 @@ from sqlalchemy.types import TypeEngine
 from tenantguard.errors import ConfigurationError, StatementRefused
 from tenantguard.orm.key_types import converter_of
 
-__all__ = ["Key", "column_type", "end_field", "is_plain"]
+__all__ = ["VALUE_METHODS", "Key", "column_type", "end_field", "is_plain"]
 
 _INTEGERS: Final[dict[str, type[TypeEngine[Any]]]] = {
     "AutoField": Integer,
@@ -28,7 +28,7 @@ _INTEGERS: Final[dict[str, type[TypeEngine[Any]]]] = {
     "PositiveSmallIntegerField": SmallInteger,
 }
 _STRINGS: Final = frozenset({"CharField", "SlugField", "EmailField", "URLField", "TextField"})
-_VALUE_METHODS: Final = (
+VALUE_METHODS: Final = (
     "get_prep_value",
     "get_db_prep_value",
     "get_db_prep_save",
@@ -90,7 +90,7 @@ class Key:
         self.attname: str = field.attname
         self.end = end_field(field)
         type_ = column_type(field)
-        if type_ is None or not is_plain(self.end, _VALUE_METHODS) or not is_plain(field, _VALUE_METHODS):
+        if type_ is None or not is_plain(self.end, VALUE_METHODS) or not is_plain(field, VALUE_METHODS):
             raise ConfigurationError(
                 f"The key {field.model._meta.label}.{field.name} is of the type {type(self.end).__name__}.",
                 mend="Use a plain string, integer or UUID field, or a foreign key to one.",

@@ -37,6 +37,13 @@ class Scope:
         self.reads = reads
         self.mode = mode
 
+    def alone(self) -> "Scope":
+        """Return the same without further tenants: what may be pointed to, since a key that is written stays."""
+        if not self.reads:
+            return self
+        narrowed = frozenset(self.dimensions)
+        return Scope(self.tenant, self.dimensions, (), (narrowed, 0) if narrowed else None)
+
     def bound(self, key: Key) -> str:
         """Return the id that a key must have."""
         return self.tenant if key.dimension == "tenant" else self.dimensions[key.dimension]

@@ -8,6 +8,7 @@ Rows of shared models are anybody's.
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
+from asgiref.sync import sync_to_async
 from django.db.models.query import QuerySet, RawQuerySet
 
 from tenantguard.binding import current_binding, raw_binding
@@ -54,6 +55,33 @@ class _ResultCache:
             own[_PIN] = pin_of(current_binding())
 
 
+def _while_bound(rows: Iterator[Any], pin: object) -> Iterator[Any]:
+    """Give rows that a query set keeps while the tenant is bound that they were read for."""
+    seen = raw_binding()
+    for row in rows:
+        if raw_binding() is not seen and pin_of(current_binding()) != pin:
+            raise _mismatch()
+        yield row
+
+
+def _pinned_iter(plain: Any) -> Any:
+    def iterate(self: Any) -> Iterator[Any]:
+        rows: Iterator[Any] = plain(self)
+        own = self.__dict__
+        return _while_bound(rows, own[_PIN]) if _PIN in own else rows
+
+    return iterate
+
+
+def _aiter(self: Any) -> AsyncIterator[Any]:
+    async def rows() -> AsyncIterator[Any]:
+        await sync_to_async(self._fetch_all)()
+        for row in self:
+            yield row
+
+    return rows()
+
+
 def _touches(queryset: Any) -> bool:
     return bool(queryset.query.__dict__.get(TOUCHED)) or belongs_to_tenants(queryset.model)
 
@@ -64,6 +92,9 @@ def install_result_pins() -> None:
         return
     setattr(QuerySet, _CACHE, _ResultCache())
     setattr(RawQuerySet, _CACHE, _ResultCache())
+    for cls in (QuerySet, RawQuerySet):
+        cls.__iter__ = _pinned_iter(cls.__iter__)
+    QuerySet.__aiter__ = _aiter
     plain, plain_async = QuerySet._iterator, QuerySet.aiterator
 
     def iterator(self: Any, *args: Any, **kwargs: Any) -> Iterator[Any]:

@@ -24,6 +24,7 @@ from django.db.models.expressions import (
     WindowFrame,
 )
 from django.db.models.fields import Field
+from django.db.models.functions import Cast
 from django.db.models.lookups import Lookup
 from django.db.models.sql.datastructures import BaseTable, Join
 from django.db.models.sql.query import Query
@@ -42,7 +43,13 @@ _RAW_MEND: Final = (
 )
 _FIELD_HOOKS: Final = ("get_placeholder", "get_placeholder_sql", "select_format")
 """What a field writes SQL by; the second is the name that Django 6.1 has for the first."""
-_INSTANCE: Final = frozenset({"template", "function", "arg_joiner", "as_sql", "as_sqlite", "as_postgresql"})
+_INSTANCE: Final = frozenset(
+    """
+    template function arg_joiner frame_type as_sql as_sqlite as_postgresql select_format process_lhs process_rhs
+    batch_process_rhs get_rhs_op get_bilateral_transforms get_db_prep_lookup window_frame_start_end
+    """.split()
+)
+"""What an instance may not have otherwise than its class, since it is rendered or renders."""
 _QUIET: Final = frozenset(
     """
     __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__ __init__ __annotations__ __slots__ __repr__
@@ -52,9 +59,11 @@ _QUIET: Final = frozenset(
     """.split()
 )
 """What a class of the app may say without rendering anything."""
+_COMPILES: Final = frozenset({"as_sql", "get_compiler"})
 _CONNECTOR: Final = re.compile(r"[-+*/%^&|#<>=~!@?]{1,4}|AND|OR")
 _JOINER: Final = re.compile(r"\s*(?:[,+*/|-]|\|\|)?\s*")
 _CAST: Final = re.compile(r"[\w ]+(?:\([\d, ]*\))?(?: [\w ]+)?(?:\[\d*\])*")
+_TIME_ZONE: Final = re.compile(r" with(?:out)? time zone\b")
 _COLUMN: Final = re.compile(r'"[\w$ -]+"\."[\w$ -]+"')
 _WORDS: Final = re.compile(r"(?i)\b(?:select|from|join|union|table|with|where|into|values)\b")
 
@@ -152,6 +161,8 @@ def _look_for(cls: type) -> Callable[[Any, Any], str | None]:
         return _query
     if not _is_djangos(cls) and (fault := _own_class(cls)) is not None:
         return lambda _node, _connection: fault
+    if issubclass(cls, Cast):
+        return _cast
     if issubclass(cls, Func):
         return _func
     if issubclass(cls, Subquery):
@@ -188,21 +199,34 @@ def _is_pure(function: object) -> bool:
 
 def _field_fault(node: Any, connection: Any) -> str | None:
     field = node.__dict__.get("output_field")
+    if field is None and not _is_djangos(type(node)):
+        field = node._output_field_or_none
+    while isinstance(field, Field) and (inner := getattr(field, "base_field", None)) is not None:
+        field = inner  # of an array or a range, whose type is written with it
     if not isinstance(field, Field) or _is_djangos(field.__class__):
         return None
     if renders_by_itself(field):
         return f"a field {type(field).__name__}, which writes SQL of its own"
     if type(field) not in _vouched:
         cast = field.cast_db_type(connection)
-        if cast is not None and (not _CAST.fullmatch(cast) or _WORDS.search(cast)):
+        if not _is_type(cast):
             return f"a field {type(field).__name__} with the database type {cast!r}"
     return None
+
+
+def _is_type(text: str | None) -> bool:
+    """True for the name of a type, with its length."""
+    if text is None:
+        return True
+    plain = _TIME_ZONE.sub("", text)
+    return _CAST.fullmatch(plain) is not None and _WORDS.search(plain) is None
 
 
 def _expression(node: Any, connection: Any) -> str | None:
     own = node.__dict__
     if not _INSTANCE.isdisjoint(own) and any(
-        own[name] != getattr(type(node), name, None) for name in _INSTANCE & own.keys()
+        own[name] != getattr(type(node), name, None) and not (name == "function" and _is_pure(own[name]))
+        for name in _INSTANCE & own.keys()
     ):
         return f"a {type(node).__name__} with a template or function of its own"
     return _field_fault(node, connection)
@@ -223,6 +247,14 @@ def _func(node: Any, connection: Any) -> str | None:
     return _expression(node, connection)
 
 
+def _cast(node: Any, connection: Any) -> str | None:
+    if node.output_field.__class__ not in _vouched:
+        cast = node.output_field.cast_db_type(connection)
+        if not _is_type(cast):
+            return f"a cast to {cast!r}, which is no type's name"
+    return _func(node, connection)
+
+
 def _combined(node: Any, connection: Any) -> str | None:
     if not isinstance(node.connector, str) or not _CONNECTOR.fullmatch(node.connector.strip()):
         return "an expression with a connector of its own"
@@ -237,7 +269,8 @@ def _subquery(node: Any, connection: Any) -> str | None:
 
 def _query(query: Any, _connection: Any) -> str | None:
     cls = type(query)
-    if cls.as_sql is Query.as_sql and cls.get_compiler is Query.get_compiler and "as_sql" not in query.__dict__:
+    own = query.__dict__
+    if cls.as_sql is Query.as_sql and cls.get_compiler is Query.get_compiler and _COMPILES.isdisjoint(own):
         return None
     return f"a query of the class {cls.__name__}, which compiles itself"
 

@@ -1,36 +1,34 @@
 """Writes: the tenant key is stamped, compared and immutable, and foreign keys do not point across tenants.
 
 What a row is written with is looked at while its statement compiles, which every path makes: ``save()``, bulk methods,
-fixtures, related managers. A foreign key is looked up in the same transaction by a statement that is scoped like any
-other, before the row is written; what is not there for this tenant can't be pointed to, whether it exists for another
-or not at all. A value that an expression computes is refused for a tenant key, and for a foreign key unless it is read
-from a column that is such a key itself.
+fixtures, related managers. A value that an expression computes is refused for a tenant key. What is looked up for a
+foreign key is in `tenantguard_django.orm.links`.
 """
 
-from collections.abc import Iterable, Iterator
 from typing import Any, Final, final
 
 from django.db.models.expressions import (
-    Case,
-    Col,
     DatabaseDefault,
-    ExpressionWrapper,
-    Subquery,
     Value,
 )
-from django.db.models.functions import Cast, Coalesce
-from django.db.models.sql.query import Query
 
 from tenantguard.binding import Binding, current_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
-from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of
-from tenantguard_django.orm.keys import Key
+from tenantguard_django.orm.classify import (
+    Child,
+    Kind,
+    Link,
+    Owned,
+    Shared,
+    kind_of,
+    links_of,
+)
+from tenantguard_django.orm.keys import VALUE_METHODS, Key, is_plain
+from tenantguard_django.orm.links import check_targets, computed, link_values, results_of, sent
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 
 __all__ = ["InsertCheck", "check_update", "conflict_target"]
 
-_AT_ONCE: Final = 500
-_MOST_KNOWN: Final = 10_000
 _UNSET: Final = (None, "")
 
 
@@ -59,12 +57,13 @@ class InsertCheck:
         compiler: the INSERT's.
     """
 
-    __slots__ = ("compiler", "kind", "scope")
+    __slots__ = ("compiler", "kind", "links", "scope")
 
     def __init__(self, compiler: Any) -> None:
         self.compiler = compiler
         self.kind: Kind | None = None
         self.scope: Scope | None = None
+        self.links: dict[Any, tuple[Link, list[Any]]] = {}
 
     def run(self) -> None:
         """Stamp and compare.
@@ -93,7 +92,7 @@ class InsertCheck:
                 self._stamp(key, scope)
             if not isinstance(kind, Owned):
                 predicate(kind, "", scope, compiler.connection, write=True)  # is refused where it is narrowed
-        self._check_links(kind, binding)
+        self._see_links(kind, binding)
 
     def _stamp(self, key: Key, scope: Scope) -> None:
         query = self.compiler.query
@@ -112,6 +111,7 @@ class InsertCheck:
                 given = given.value
             if hasattr(given, "resolve_expression") or not key.same(given, bound):
                 raise foreign_row(key)
+            setattr(obj, key.attname, expected)  # and nothing that would be sent otherwise than it looks
 
     def _check_given(self, kind: Owned | Child) -> None:
         """In a system context, rows name their tenant themselves."""
@@ -130,28 +130,48 @@ class InsertCheck:
                     mend=mend,
                 )
 
-    def _check_links(self, kind: Kind, binding: Binding | None) -> None:
-        query = self.compiler.query
+    def _see_links(self, kind: Kind, binding: Binding | None) -> None:
         if binding is not None and binding.system is not None:
             return
-        for link in links_of(kind):
-            if link.field not in query.fields:
-                continue
-            own = (
-                {getattr(obj, link.field.target_field.attname) for obj in query.objs} if link.target is kind else set()
-            )
-            wanted = []
-            for obj in query.objs:
-                value = self.compiler.pre_save_val(link.field, obj)  # where a field of the app's may fill it in
-                if value is None or isinstance(value, DatabaseDefault):
-                    continue
-                if isinstance(value, Value):
-                    value = value.value
-                if hasattr(value, "resolve_expression"):
-                    raise _computed(link)
-                if value is not None and value not in own:
-                    wanted.append(value)
-            check_targets(self.compiler.connection, link, wanted)
+        self.links = {link.field: (link, []) for link in links_of(kind) if link.field in self.compiler.query.fields}
+
+    def prepared(self, field: Any, value: Any) -> None:
+        """Note what a foreign key is about to be sent as.
+
+        Args:
+            field: the field.
+            value: what its own code has made of the row's value.
+        """
+        found = self.links.get(field)
+        if found is None or value is None:
+            return
+        link, wanted = found
+        if isinstance(value, DatabaseDefault):
+            value = value.expression
+        if isinstance(value, Value):
+            value = sent(value, self.compiler.connection)
+        if hasattr(value, "as_sql"):
+            raise computed(link)
+        if value is not None:
+            wanted.append(value)
+
+    def check_links(self) -> None:
+        """Look up what the foreign keys of the rows point to.
+
+        Raises:
+            ForeignTenantWrite: the bound tenant does not have it.
+        """
+        connection = self.compiler.connection
+        for link, wanted in self.links.values():
+            if link.target is self.kind:
+                target = link.field.target_field
+                own = {
+                    target.get_db_prep_save(given, connection)
+                    for obj in self.compiler.query.objs
+                    if not hasattr(given := getattr(obj, target.attname), "resolve_expression")
+                }
+                wanted = [value for value in wanted if value not in own]
+            check_targets(connection, link, wanted)
 
     @staticmethod
     def compare_returned(compiler: Any, rows: list[Any]) -> None:
@@ -213,8 +233,8 @@ def check_update(compiler: Any) -> None:
         key = keys.get(field)
         if key is not None:
             assert scope is not None
-            for given in _results(value):
-                if isinstance(given, Value):
+            for given in results_of(field, value):
+                if isinstance(given, Value) and _is_plain_value(given):
                     given = given.value
                 if hasattr(given, "prepare_database_save"):
                     given = given.prepare_database_save(field)
@@ -222,116 +242,12 @@ def check_update(compiler: Any) -> None:
                     raise foreign_row(key)
         link = links.get(field)
         if link is not None:
-            check_targets(compiler.connection, link, list(_link_values(link, value)))
+            check_targets(compiler.connection, link, list(link_values(link, value, compiler.connection)))
 
 
-def _results(value: Any) -> Iterator[Any]:
-    """Give what an expression may come to: the branches of `Case`, what `Cast` and `Coalesce` hold."""
-    if isinstance(value, Case):
-        for case in value.cases:
-            yield from _results(case.result)
-        yield from _results(value.default)
-    elif type(value) in (Cast, Coalesce, ExpressionWrapper):
-        for source in value.get_source_expressions():
-            yield from _results(source)
-    else:
-        yield value
-
-
-def _link_values(link: Link, value: Any) -> Iterator[Any]:
-    for given in _results(value):
-        if isinstance(given, Value):
-            given = given.value
-        if hasattr(given, "prepare_database_save"):
-            given = given.prepare_database_save(link.field)
-        if given is None or (hasattr(given, "resolve_expression") and _reads_own_link(link, given)):
-            continue
-        if hasattr(given, "resolve_expression"):
-            raise _computed(link)
-        yield given
-
-
-def _reads_own_link(link: Link, value: Any) -> bool:
-    """True for a column of a scoped query that is such a key itself, or what the key points to."""
-    if isinstance(value, Subquery | Query):
-        query: Any = value.query if isinstance(value, Subquery) else value
-        if query.combinator or query.annotation_select or query.extra_select or len(query.select) != 1 or link.owns:
-            return False
-        value = query.select[0]
-    if not isinstance(value, Col):
-        return False
-    field = value.target
-    target = link.field.target_field
-    if field == target and field.model._meta.db_table == link.target.table:
-        return not link.owns
-    return bool(
-        field.remote_field is not None and field.target_field == target and (field == link.field or not link.owns)
-    )
-
-
-def check_targets(connection: Any, link: Link, values: list[Any]) -> None:
-    """Refuse a foreign key to a row that the bound tenant does not have.
-
-    Args:
-        connection: Django's.
-        link: the foreign key.
-        values: what it is about to hold.
-
-    Raises:
-        ForeignTenantWrite: a row is not there.
-        NotBound: no tenant is bound.
-    """
-    if not values:
-        return
-    binding = current_binding()
-    scope = scope_of(binding)
-    if scope is None or binding is None:
-        return
-    guard = connection.tenantguard
-    if sum(map(len, guard.known.values())) > _MOST_KNOWN:
-        guard.known.clear()
-    where = (link.target.table, link.column, link.owns)
-    known = guard.known.setdefault(where, set()) if guard.pin(binding) else set()
-    target_field = link.field.target_field
-    prepared = {target_field.get_db_prep_value(one, connection=connection, prepared=False) for one in values}
-    wanted = sorted(prepared - known, key=repr)
-    for start in range(0, len(wanted), _AT_ONCE):
-        some = wanted[start : start + _AT_ONCE]
-        if _count(connection, link, scope, some, binding) < len(some):
-            raise ForeignTenantWrite(
-                f"The foreign key {link.field.model._meta.label}.{link.field.name} was about to point to a row of "
-                f"{link.target.model._meta.label} that the bound tenant does not have.",
-                mend="Point to a row of the same tenant.",
-            )
-    known.update(wanted)
-
-
-def _count(connection: Any, link: Link, scope: Scope, values: Iterable[Any], binding: Binding) -> int:
-    quote = connection.ops.quote_name
-    values = list(values)
-    table = quote(link.target.table)
-    where, params = predicate(link.target, table, scope, connection, write=link.owns)
-    marks = ", ".join(["%s"] * len(values))
-    # Every part is a quoted name or was written by the barrier.
-    sql = f"SELECT COUNT(*) FROM {table} WHERE {table}.{quote(link.column)} IN ({marks}) AND {where}"  # noqa: S608
-    connection.ensure_connection()
-    guard = connection.tenantguard
-
-    def run() -> int:
-        # Not by Django's cursor: the app's own queries are counted there.
-        with guard.opened(), connection.wrap_database_errors:
-            cursor = connection.create_cursor()
-            try:
-                cursor.execute(sql, [*values, *params])
-                return int(cursor.fetchone()[0])
-            finally:
-                cursor.close()
-
-    connection.validate_no_broken_transaction()
-    if guard.setting is not None:
-        counted: int = guard.setting.run(guard, binding, run)
-        return counted
-    return run()
+def _is_plain_value(value: Value) -> bool:
+    field = value._output_field_or_none
+    return field is None or is_plain(field, VALUE_METHODS)
 
 
 def foreign_row(key: Key) -> ForeignTenantWrite:
@@ -341,11 +257,4 @@ def foreign_row(key: Key) -> ForeignTenantWrite:
         "one.",
         mend=f"Leave the {key.dimension} key out: it is filled with what is bound. Rows are moved between tenants in a "
         'block of system("why").',
-    )
-
-
-def _computed(link: Link) -> ForeignTenantWrite:
-    return ForeignTenantWrite(
-        f"The foreign key {link.field.model._meta.label}.{link.field.name} was about to be computed by an expression.",
-        mend="Give its value, or the object that it points to.",
     )

@@ -1,0 +1,132 @@
+"""Foreign keys hold what the bound tenant has, whatever code computes what is sent, and whatever else may be read."""
+
+from typing import Any
+
+import pytest
+from django.db import models
+from django.db.models import Case, CharField, Exists, F, OuterRef, Subquery, Value, When
+from django.db.models.expressions import DatabaseDefault
+from django.db.models.functions import Cast
+
+from tenantguard import read_tenants
+from tests.django.orm.models import Badge, Bookmark, Comment, Document, Folder, Pinned, Template
+from tests.django.orm.world import FIRST_OF_B, Attack, verdict
+
+D, BS = Document.objects, FIRST_OF_B
+
+
+def reading_b(attack: Attack) -> Attack:
+    def run() -> Any:
+        with read_tenants(["b"], reason="a report of the group"):
+            return attack()
+
+    return run
+
+
+class Shifted(models.BigIntegerField):
+    """Sends another number than it is given, as fields for obfuscated keys do."""
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return super().get_db_prep_save(value + BS - 1, connection)
+
+
+class Elsewhere(models.CharField):
+    """Sends b's id for any."""
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:
+        return "b"
+
+
+REFUSED: dict[str, Attack] = {
+    "created by the database's default": lambda: D.create(title="x", folder_id=DatabaseDefault(Value(BS))),
+    "created in bulk by the database's default": lambda: D.bulk_create(
+        [Document(title="x", folder_id=DatabaseDefault(Value(BS))), Document(title="y")]
+    ),
+    "created by a value's own field": lambda: D.create(title="x", folder_id=Value(1, output_field=Shifted())),
+    "updated by a value's own field": lambda: D.update(folder=Value(1, output_field=Shifted())),
+    "updated by a branch of a case": lambda: D.update(
+        folder=Case(When(pk=1, then=Value(1, output_field=Shifted())), default=None)
+    ),
+    "created by a key whose code sends another": lambda: Pinned.objects.create(shifted_id=1),
+    "created in bulk by a key whose code sends another": lambda: Pinned.objects.bulk_create(
+        [Pinned(shifted_id=1), Pinned()]
+    ),
+    "updated by a key whose code sends another": lambda: Pinned.objects.create() and Pinned.objects.update(shifted=1),
+    "created by a key that changes its mind": lambda: [Pinned.objects.create(counted_id=1) for _ in range(2)],
+    "tenant updated by a value's own field": lambda: D.update(tenant_id=Value("a", Elsewhere())),
+    "updated by what everybody's rows point to": lambda: D.update(
+        folder=Subquery(Bookmark.objects.filter(pk=BS).values("folder")[:1])
+    ),
+    "updated by what everybody's rows point to, outside": lambda: D.update(
+        folder=Subquery(Bookmark.objects.filter(pk=BS).values("folder_id")[:1])
+    ),
+    "everybody's row updated by another": lambda: Bookmark.objects.filter(pk=1).update(
+        folder=Subquery(Bookmark.objects.filter(pk=BS).values("folder")[:1])
+    ),
+    "everybody's row created": lambda: Bookmark.objects.create(folder_id=BS),
+    "everybody's row updated by its other key": lambda: Bookmark.objects.filter(pk=BS).update(other=F("folder")),
+    "updated by a text that is cut off": lambda: [
+        D.filter(pk=1).update(slug="theirs-0-and-more"),
+        Badge.objects.update(document="theirs-0-and-more"),
+        Badge.objects.update(document=Cast(F("document"), CharField(max_length=8))),
+    ],
+    "updated by a value that is cut off": lambda: [
+        D.filter(pk=1).update(slug="theirs-0-and-more"),
+        Badge.objects.update(document=Cast(Value("theirs-0-and-more"), CharField(max_length=8))),
+    ],
+    "created where b is read": reading_b(lambda: D.create(title="x", folder_id=BS)),
+    "updated where b is read": reading_b(lambda: D.filter(pk=1).update(folder=BS)),
+    "updated by a subquery where b is read": reading_b(
+        lambda: D.update(folder=Subquery(Folder.objects.filter(pk=BS).values("pk")[:1]))
+    ),
+    "saved where b is read": reading_b(lambda: _pointed(D.get(pk=1))),
+    "reply where b is read": reading_b(lambda: Comment.objects.create(text="x", document_id=1, reply_to_id=BS)),
+    "child where b is read": reading_b(lambda: Comment.objects.create(text="x", document_id=BS)),
+    "linked where b is read": reading_b(lambda: D.get(pk=1).labels.add(BS)),
+    "link set where b is read": reading_b(lambda: D.get(pk=1).labels.set([1, BS])),
+    "upsert where b is read": reading_b(
+        lambda: D.bulk_create(
+            [Document(id=1, title="x", folder_id=BS)],
+            update_conflicts=True,
+            update_fields=["folder"],
+            unique_fields=["id"],
+        )
+    ),
+}
+
+SCOPED: dict[str, tuple[Attack, Any]] = {
+    "own row where b is read": (reading_b(lambda: D.create(title="x", folder_id=1).folder_id), 1),
+    "own row updated where b is read": (reading_b(lambda: D.filter(pk=1).update(folder=2)), 1),
+    "own column where b is read": (reading_b(lambda: D.filter(pk=2).update(folder=models.F("folder"))), 1),
+    "own tenant by a value's own field": (
+        lambda: D.create(title="x", tenant_id=Value("a", Elsewhere())).tenant_id,
+        "a",
+    ),
+    "own tenant by a value": (lambda: D.create(title="x", tenant_id=Value("a")).tenant_id, "a"),
+    "own row by a value": (lambda: D.create(title="x", folder_id=Value(1)) and D.filter(folder=1).count(), 1),
+    "subquery of the own": (lambda: D.filter(Exists(D.filter(folder=OuterRef("folder")))).count(), 2),
+    "own row by what a row points to": (
+        lambda: D.update(folder=Subquery(D.filter(pk=2).values("folder")[:1])) and D.filter(folder=2).count(),
+        4,
+    ),
+    "own row by a cast of bulk_update": (lambda: D.bulk_update([Document(pk=1, folder_id=2)], ["folder"]), 1),
+    "own row by a text": (lambda: Badge.objects.update(document="own-1"), 1),
+    "everybody's row": (lambda: Bookmark.objects.filter(pk=1).update(folder=2), 1),
+    "global rows where b is read": (reading_b(lambda: Template.objects.filter(org=None).count()), 1),
+}
+
+
+def _pointed(document: Any) -> None:
+    document.folder_id = BS
+    document.save()
+
+
+@pytest.mark.parametrize("name", REFUSED)
+def test_a_key_to_another_tenants_row_is_refused(world: str, name: str) -> None:
+    assert verdict(world, REFUSED[name]) == "refused"
+
+
+@pytest.mark.parametrize("name", SCOPED)
+def test_a_key_to_the_own_row_is_written(world: str, name: str) -> None:
+    attack, own = SCOPED[name]
+    assert verdict(world, attack, own=own) == "scoped"
