@@ -62,12 +62,13 @@ class _Session:
         kept: what the app set when it connected.
     """
 
-    __slots__ = ("commands", "of")
+    __slots__ = ("commands", "inside", "of")
 
     def __init__(self, kept: dict[str, str]) -> None:
         again = [f"pg_catalog.set_config({_literal(name)}, {_literal(value)}, false)" for name, value in kept.items()]
         self.commands = (*_RESET, ", ".join((_LAST, *again)))
         self.of: str | None = None
+        self.inside = False
 
 
 @final
@@ -86,7 +87,7 @@ class Sessions:
     def due(self, pooled: Any, driver: Any, body: str) -> tuple[str, ...]:
         """Return what is to run before a transaction of a tenant; nothing where the session is its own already.
 
-        The session counts as nobody's until `done`.
+        The session counts as nobody's until `done`. Where the driver is in a transaction, it is reset here, in that.
 
         Args:
             pooled: SQLAlchemy's pooled connection.
@@ -94,7 +95,7 @@ class Sessions:
             body: the tenant and its dimensions, as the setting has them.
 
         Raises:
-            StatementRefused: raw SQL began a transaction in a session of another tenant's.
+            StatementRefused: raw SQL began a transaction in a session that nothing is known of.
             ConfigurationError: a pooler stands between, whose sessions can't be reset from here.
         """
         info = pooled.info
@@ -102,25 +103,32 @@ class Sessions:
         raw = info.pop(RAN_RAW, False)
         if session is not None and session.of in (body, CLEAN) and not raw:
             return ()
-        if not self._line.is_idle(driver):
-            if raw:
-                info[RAN_RAW] = True
-            if session is not None and session.of in (body, CLEAN):
-                return ()
-            raise StatementRefused(
-                "Raw SQL began this transaction before PostgreSQL knew whose it is.",
-                mend="Commit or roll back, or execute a statement of the session or connection first.",
-            )
+        idle = self._line.is_idle(driver)
         if session is None:
+            if not idle:
+                raise StatementRefused(
+                    "Raw SQL began this transaction before PostgreSQL knew whose it is.",
+                    mend="Commit or roll back, or execute a statement of the session or connection first.",
+                )
             session = info[_KEY] = _Session({} if raw else self._kept(driver))
             if not raw:
                 return ()
+        if not idle:
+            info[RAN_RAW] = True  # what is reset in a transaction comes back with a rollback: it is not settled
+            if session.of in (body, CLEAN):
+                return ()
+            session.inside, session.of = True, None
+            self._line.send(driver, "; ".join(session.commands))
+            return ()
+        session.inside = False
         session.of = None
         return session.commands
 
     def done(self, pooled: Any, body: str) -> None:
-        """The session is that tenant's now."""
-        pooled.info[_KEY].of = body
+        """The session is that tenant's now, unless its reset may be rolled back."""
+        session = pooled.info[_KEY]
+        if not session.inside:
+            session.of = body
 
     def _kept(self, driver: Any) -> dict[str, str]:
         found: dict[str, str] = {}

@@ -28,14 +28,14 @@ from tenantguard.orm.rls.lines import Line, line_of
 from tenantguard.orm.rls.seal import Seal, plain_value
 from tenantguard.orm.rls.sessions import CLEAN, MARKED, SessionReset, Sessions
 
-__all__ = ["TransactionSetting", "guard_transactions"]
+__all__ = ["SET", "WHICH", "TransactionSetting", "check_reset", "guard_transactions"]
 
 logger: Final = logging.getLogger("tenantguard.orm")
 _WHO_RESETS: Final = ("engine", "pooler", "off")
 _RESETS: Final = frozenset({"asyncpg", "psycopg", "psycopg2"})
 _E = TypeVar("_E", Engine, AsyncEngine)
-_WHICH: Final = f"SELECT {TRANSACTION}"
-_SET: Final = f"SELECT pg_catalog.set_config('{SETTING}', {{}}, true)"
+WHICH: Final = f"SELECT {TRANSACTION}"
+SET: Final = f"SELECT pg_catalog.set_config('{SETTING}', {{}}, true)"
 """As a query and not as SET LOCAL, which takes no parameter, and of which ``pg_stat_statements`` keeps each value."""
 
 
@@ -74,20 +74,29 @@ def guard_transactions(engine: _E, *, seal: Seal | None = None, session_reset: S
             f"With {dialect.driver} the seal stands in the text of a statement, which PostgreSQL shows to others.",
             mend='Use psycopg or asyncpg, or Seal(key, bound_to="transaction"), which is of no use to them.',
         )
-    if session_reset not in _WHO_RESETS:
-        raise ConfigurationError(
-            f"session_reset={session_reset!r} is none of {', '.join(map(repr, _WHO_RESETS))}.",
-            mend="Choose one of them.",
-        )
+    check_reset(session_reset)
     if session_reset == "engine" and dialect.driver not in _RESETS:
         raise ConfigurationError(
             f"How sessions of {dialect.driver} are reset is not known.",
             mend='Use psycopg, asyncpg or psycopg2, or poolclass=NullPool with session_reset="off".',
         )
-    if session_reset == "off":
-        logger.warning("Sessions of PostgreSQL are not reset between tenants (session_reset='off').")
     dialect.tenantguard_setting = TransactionSetting(line, seal, session_reset)
     return engine
+
+
+def check_reset(session_reset: SessionReset) -> None:
+    """Refuse what is no way to reset sessions, and log where none is chosen.
+
+    Raises:
+        ConfigurationError: it is none.
+    """
+    if session_reset not in _WHO_RESETS:
+        raise ConfigurationError(
+            f"session_reset={session_reset!r} is none of {', '.join(map(repr, _WHO_RESETS))}.",
+            mend="Choose one of them.",
+        )
+    if session_reset == "off":
+        logger.warning("Sessions of PostgreSQL are not reset between tenants (session_reset='off').")
 
 
 @final
@@ -181,11 +190,11 @@ class TransactionSetting:
 
     def _tell(self, driver: Any, body: str, reset: tuple[str, ...]) -> None:
         seal, line = self._seal, self._line
-        command = _SET + MARKED if self._pooler and line.is_idle(driver) else _SET
+        command = SET + MARKED if self._pooler and line.is_idle(driver) else SET
         if not body or seal is None:
             line.send(driver, command.format(f"'{body}'"), reset=reset)
         elif seal.bound_to == "transaction":  # of no use to those who see it
-            line.send(driver, command.format(f"'{seal.value(body, line.ask(driver, _WHICH, reset))}'"))
+            line.send(driver, command.format(f"'{seal.value(body, line.ask(driver, WHICH, reset))}'"))
         else:
             line.send(driver, command, seal.value(body, str(line.backend_pid(driver))), reset)
 

@@ -236,3 +236,57 @@ def test_an_unclassified_model_gets_no_policies_by_accident() -> None:
 def test_only_a_protected_database_of_postgresql_is_guarded() -> None:
     with pytest.raises(ConfigurationError):
         guard_transactions("default")
+
+
+def test_a_system_context_inside_a_tenants_transaction_is_left_again_also_after_a_savepoint(guarded: str) -> None:
+    with bind(A), transaction.atomic(using=guarded):
+        assert D.count() == 4
+        for _ in range(2):
+            with system("look"), contextlib.suppress(DatabaseError), transaction.atomic(using=guarded):
+                D.count()
+            with system("look"):
+                assert Country.objects.count() == 1
+            assert D.count() == 4
+
+
+@pytest.mark.parametrize("in_a_block", [True, False], ids=["atomic", "autocommit"])
+def test_the_next_tenant_meets_nothing_that_was_left_in_the_session(guarded: str, in_a_block: bool) -> None:
+    """The same attack as on SQLAlchemy's pools (`tests.orm.rls.test_leftovers`), on a persistent connection."""
+
+    @contextlib.contextmanager
+    def block() -> Iterator[None]:
+        with transaction.atomic(using=guarded) if in_a_block else contextlib.nullcontext():
+            yield
+        if not connections[guarded].autocommit:
+            connections[guarded].commit()
+
+    left = {
+        "SET SESSION app.remains = 'by a'": "SELECT coalesce(current_setting('app.remains', true), '')",
+        "SELECT pg_advisory_lock(7)": "SELECT count(*) FROM pg_locks WHERE locktype = 'advisory'",
+        "PREPARE trap AS SELECT 1": "SELECT count(*) FROM pg_prepared_statements WHERE from_sql",
+        "LISTEN gossip": "SELECT count(*) FROM pg_listening_channels()",
+    }
+    with bind(B), block():
+        assert D.count() == 4
+    with bind(A), allow_raw("attack"), block(), connections[guarded].cursor() as cursor:
+        zone = _asked(cursor, "SHOW timezone")
+        for command in left:
+            cursor.execute(command)
+    with bind(B), allow_raw("look"), block(), connections[guarded].cursor() as cursor:
+        assert [_asked(cursor, look) for look in left.values()] == ["", 0, 0, 0]
+        assert _asked(cursor, "SHOW timezone") == zone, "what Django set when it connected is set again"
+        assert D.count() == 4
+
+
+def test_a_savepoint_of_nobodys_begins_in_a_clean_session(guarded: str) -> None:
+    with bind(A), allow_raw("attack"), connections[guarded].cursor() as cursor:
+        cursor.execute("SET SESSION app.remains = 'by a'")
+    with transaction.atomic(using=guarded), transaction.atomic(using=guarded), bind(B):
+        assert D.count() == 4
+        with allow_raw("look"), connections[guarded].cursor() as cursor:
+            assert _asked(cursor, "SELECT coalesce(current_setting('app.remains', true), '')") == ""
+
+
+def _asked(cursor: Any, query: str) -> Any:
+    cursor.execute(query)
+    return cursor.fetchone()[0]

@@ -14,6 +14,7 @@ from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tenantguard import allow_raw, bind, service_identity, system
 from tenantguard.errors import ConfigurationError, StatementRefused
+from tenantguard.orm.connections import driver_connection_of
 from tenantguard.orm.rls import guard_transactions
 from tenantguard.orm.rls.sessions import _FIRST
 from tests.orm.attacks.world import Document
@@ -201,15 +202,31 @@ def test_raw_sql_that_begins_a_transaction_starts_in_a_clean_session_and_goes_on
     engine.dispose()
 
 
-def test_a_transaction_that_the_driver_began_in_a_session_of_anothers_is_refused(new_lab: Lab) -> None:
+def test_a_transaction_that_the_driver_began_in_a_session_of_anothers_is_reset_inside_and_again_after_it(
+    new_lab: Lab,
+) -> None:
     engine = new_lab.engine("psycopg", pool_size=1, max_overflow=0)
-    with as_tenant("a"), engine.connect() as connection:
-        Attack().leave(connection)
+    with as_tenant("a"), allow_raw("attack"), engine.begin() as connection:
+        connection.execute(text("SET SESSION app.remains = 'by a'"))
+    look = text("SELECT coalesce(current_setting('app.remains', true), '')")
     with engine.connect() as connection:
-        driver = None
         with as_tenant("a"), allow_raw("kept beyond its tenant"):
-            driver = connection.connection.driver_connection
+            driver: Any = connection.connection.driver_connection
+        driver.execute("SET SESSION app.remains = 'by a'")
+        driver.commit()
         driver.execute("SELECT 1")
+        with as_tenant("b"), allow_raw("look"):
+            for _ in range(2):
+                assert connection.scalar(look) == ""
+                assert connection.execute(QUERY).scalars().all() == ["b doc"]
+                connection.rollback()  # which undoes a reset inside of the transaction
+    engine.dispose()
+
+
+def test_a_transaction_of_the_drivers_in_a_session_that_nothing_is_known_of_is_refused(new_lab: Lab) -> None:
+    engine = new_lab.engine("psycopg", pool_size=1, max_overflow=0)
+    with engine.connect() as connection:
+        driver_connection_of(connection.connection).execute("SELECT 1")  # as no app can
         with as_tenant("b"):
             with pytest.raises(StatementRefused, match="Raw SQL began this transaction"):
                 connection.execute(QUERY)

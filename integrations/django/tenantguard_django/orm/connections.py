@@ -130,6 +130,8 @@ class GuardedWrapper:
             self.tenantguard.forget()
 
     def _savepoint(self, sid: str) -> None:
+        if self.tenantguard.setting is not None:
+            self.tenantguard.setting.before_untold(self)
         with self.tenantguard.opened():
             super()._savepoint(sid)  # type: ignore[misc]
 
@@ -144,6 +146,8 @@ class GuardedWrapper:
 
     def check_constraints(self, table_names: Any = None) -> Any:
         """Check foreign keys now."""
+        if self.tenantguard.setting is not None and self.connection is not None:
+            self.tenantguard.setting.before_untold(self)
         with self.tenantguard.opened():
             return super().check_constraints(table_names)  # type: ignore[misc]
 

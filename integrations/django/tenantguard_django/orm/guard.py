@@ -51,6 +51,7 @@ class Guard:
         "_pin",
         "connection",
         "door",
+        "entered",
         "given",
         "known",
         "passing",
@@ -80,6 +81,8 @@ class Guard:
         """Tells PostgreSQL whose transaction it is (`tenantguard_django.orm.rls`)."""
         self.told: object = _NO_OWNER
         """What PostgreSQL was told in this transaction."""
+        self.entered = False
+        """Whether it was told anything in this transaction, also if a savepoint took that back."""
 
     @contextmanager
     def opened(self) -> Iterator[None]:
@@ -107,6 +110,7 @@ class Guard:
         self._owner = _NO_OWNER
         self.known.clear()
         self.told = _NO_OWNER
+        self.entered = False
 
     def left(self, block: object) -> None:
         """End the pin if a block that was left holds it."""
@@ -237,11 +241,12 @@ class Guard:
         ):
             return
         binding = current_binding()
-        if binding is not None and binding.system is not None:
-            return
-        if binding is None or bound_id(binding, "tenant") is None:
+        if binding is None or (binding.system is None and bound_id(binding, "tenant") is None):
             raise NotBound("The driver's cursor is used with no tenant bound.", mend="Enter `with bind(identity):`.")
-        self._check_word(sql, binding)
+        if binding.system is None:
+            self._check_word(sql, binding)
+        if self.setting is not None:
+            self.setting.before_raw(self.connection, binding)
 
     def _text(self, sql: Any) -> str:
         """Return a statement as text, which the drivers of PostgreSQL take as bytes and as composed objects as well."""

@@ -10,7 +10,7 @@ with which the database refuses every row of tenants: it is for a connection who
 
 import contextlib
 from collections.abc import Callable, Iterable, Mapping
-from typing import Any, Final, TypeVar, final
+from typing import Any, TypeVar, final
 
 from django.apps import apps
 from django.db import connections, router
@@ -21,10 +21,12 @@ from sqlalchemy.types import NullType
 from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, StatementRefused
 from tenantguard.orm import marks
+from tenantguard.orm.connections import RAN_RAW
 from tenantguard.orm.rls import RlsPlan, Seal
-from tenantguard.orm.rls.functions import TRANSACTION
+from tenantguard.orm.rls.lines import Line, line_of
 from tenantguard.orm.rls.seal import plain_value
-from tenantguard.orm.rls.setting import _SET, _psycopg
+from tenantguard.orm.rls.sessions import CLEAN, MARKED, SessionReset, Sessions
+from tenantguard.orm.rls.setting import SET, WHICH, check_reset
 from tenantguard_django.orm.classify import NO_GLOBAL, Child, Kind, Owned, Shared, kind_of_model
 from tenantguard_django.orm.connections import is_protected, settings_of_aliases
 from tenantguard_django.orm.guard import Guard
@@ -33,7 +35,6 @@ from tenantguard_django.orm.keys import column_type
 __all__ = ["EnableRowLevelSecurity", "Seal", "guard_transactions", "metadata_of", "plan_of"]
 
 _T = TypeVar("_T")
-_WHICH: Final = f"SELECT {TRANSACTION}"
 
 
 # --- what should be in the database ------------------------------------------------------------------------
@@ -196,12 +197,17 @@ class EnableRowLevelSecurity(Operation):
 # --- whose transaction it is -------------------------------------------------------------------------------
 
 
-def guard_transactions(alias: str = "default", *, seal: Seal | None = None) -> None:
+def guard_transactions(
+    alias: str = "default", *, seal: Seal | None = None, session_reset: SessionReset = "engine"
+) -> None:
     """Have every transaction of a protected database tell PostgreSQL whose it is.
 
     Args:
         alias: the database; it counts for the connections of all threads.
         seal: seals the setting, so that SQL injection can't become another tenant. Without it the setting is plain.
+        session_reset: who resets what a persistent or pooled connection keeps when it goes on to another tenant:
+            ``"engine"``: this side does; ``"pooler"``: PgBouncer, with ``server_reset_query_always = 1``; ``"off"``:
+            nobody, which is logged.
 
     Raises:
         ConfigurationError: the database is not protected, or none of PostgreSQL's.
@@ -211,7 +217,20 @@ def guard_transactions(alias: str = "default", *, seal: Seal | None = None) -> N
         raise ConfigurationError(
             "guard_transactions() takes a protected database of PostgreSQL.", mend="Call protect(alias) before it."
         )
-    connection.tenantguard.setting = settings_of_aliases[alias] = TransactionSetting(seal)
+    check_reset(session_reset)
+    driver = "psycopg2" if connection.Database.__name__ == "psycopg2" else "psycopg"
+    setting = TransactionSetting(line_of(driver), seal, session_reset)
+    connection.tenantguard.setting = settings_of_aliases[alias] = setting
+
+
+@final
+class _Kept:
+    """What is remembered of a driver's connection, also while it is in a pool of psycopg's."""
+
+    __slots__ = ("info",)
+
+    def __init__(self, driver: Any) -> None:
+        self.info: dict[str, Any] = driver.__dict__.setdefault("tenantguard_info", {})
 
 
 @final
@@ -219,13 +238,18 @@ class TransactionSetting:
     """Sets the tenant for the running transaction.
 
     Args:
+        line: how the driver sends.
         seal: seals it, or ``None``.
+        session_reset: as for `guard_transactions`.
     """
 
-    __slots__ = ("_seal",)
+    __slots__ = ("_line", "_pooler", "_seal", "_sessions")
 
-    def __init__(self, seal: Seal | None) -> None:
+    def __init__(self, line: Line, seal: Seal | None, session_reset: SessionReset) -> None:
+        self._line = line
         self._seal = seal
+        self._sessions = Sessions(line) if session_reset == "engine" else None
+        self._pooler = session_reset == "pooler"
 
     def run(self, guard: Guard, binding: Binding, execute: Callable[[], _T]) -> _T:
         """Run a statement in a transaction that PostgreSQL knows the tenant of.
@@ -242,10 +266,15 @@ class TransactionSetting:
         body = _body(binding)
         if not connection.autocommit:
             if guard.told != body:
-                self._place(connection, body)
-                guard.told = body
+                if guard.entered:  # a block of system() inside of a tenant's transaction, or the way back
+                    self._tell(connection, body, ())
+                    _Kept(connection.connection).info[RAN_RAW] = True
+                else:
+                    self._place(connection, body)
+                guard.told, guard.entered = body, True
             return execute()
         if not body:
+            self._reset(connection, body)
             return execute()
         with connection.wrap_database_errors:
             connection._set_autocommit(False)
@@ -263,16 +292,60 @@ class TransactionSetting:
                 connection._set_autocommit(True)
         return result
 
-    def _place(self, connection: Any, body: str) -> None:
+    def before_untold(self, connection: Any) -> None:
+        """Reset the session before Django begins a transaction by a statement of its own, as for a savepoint.
+
+        Args:
+            connection: Django's.
+        """
+        if self._line.is_idle(connection.connection):
+            self._reset(connection, CLEAN)
+
+    def before_raw(self, connection: Any, binding: Binding) -> None:
+        """Reset the session before raw SQL runs on the driver's cursor, and again before another tenant's transaction.
+
+        Args:
+            connection: Django's.
+            binding: what is bound.
+        """
+        if self._sessions is None or connection.connection is None:
+            return
+        if not binding.reads and self._line.is_idle(connection.connection):
+            self._reset(connection, _body(binding))
+        _Kept(connection.connection).info[RAN_RAW] = True
+
+    def _reset(self, connection: Any, body: str) -> None:
+        """Make the session another's, outside of a transaction."""
+        if self._sessions is None:
+            return
         driver = connection.connection
+        kept = _Kept(driver)
         with connection.tenantguard.opened(), connection.wrap_database_errors:
-            if not body or self._seal is None:
-                _send(driver, _SET.format(f"'{body}'"))
-            elif self._seal.bound_to == "transaction":  # of no use to those who see it
-                value = self._seal.value(body, _send(driver, _WHICH))
-                _send(driver, _SET.format(f"'{value}'"))
+            if due := self._sessions.due(kept, driver, body):
+                self._line.reset(driver, due)
+        self._sessions.done(kept, body)
+
+    def _place(self, connection: Any, body: str) -> None:
+        """Begin a transaction of a tenant, in a session that is its own."""
+        if self._sessions is None:
+            self._tell(connection, body, ())
+            return
+        kept = _Kept(connection.connection)
+        with connection.tenantguard.opened(), connection.wrap_database_errors:
+            due = self._sessions.due(kept, connection.connection, body)
+        self._tell(connection, body, due)
+        self._sessions.done(kept, body)
+
+    def _tell(self, connection: Any, body: str, reset: tuple[str, ...]) -> None:
+        driver, seal, line = connection.connection, self._seal, self._line
+        with connection.tenantguard.opened(), connection.wrap_database_errors:
+            command = SET + MARKED if self._pooler and line.is_idle(driver) else SET
+            if not body or seal is None:
+                line.send(driver, command.format(f"'{body}'"), reset=reset)
+            elif seal.bound_to == "transaction":  # of no use to those who see it
+                line.send(driver, command.format(f"'{seal.value(body, line.ask(driver, WHICH, reset))}'"))
             else:
-                _send(driver, _SET, self._seal.value(body, str(_backend_pid(driver))))
+                line.send(driver, command, seal.value(body, str(line.backend_pid(driver))), reset)
 
 
 def _body(binding: Binding) -> str:
@@ -284,17 +357,3 @@ def _body(binding: Binding) -> str:
             mend="Use a database alias whose role may bypass row-level security.",
         )
     return plain_value(binding.identity)
-
-
-def _send(driver: Any, command: str, secret: str | None = None) -> str:
-    """Send a command, with what stands for ``{}`` in it as a parameter, and return the one value of its answer."""
-    if type(driver).__module__.startswith("psycopg."):
-        return _psycopg(driver, command, secret, is_async=False)
-    with driver.cursor() as cursor:
-        cursor.execute(command if secret is None else command.format("%s"), None if secret is None else (secret,))
-        return str(cursor.fetchone()[0]) if cursor.description else ""
-
-
-def _backend_pid(driver: Any) -> int:
-    pid: int = driver.pgconn.backend_pid if hasattr(driver, "pgconn") else driver.get_backend_pid()
-    return pid
