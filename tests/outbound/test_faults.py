@@ -99,7 +99,7 @@ async def test_the_caller_s_own_token_in_the_place_of_an_exchanged_one_is_refuse
 
 async def test_a_slow_token_service_is_given_up_at_the_deadline(town, kind, endpoint):
     async def slowly(_):
-        await anyio.sleep(1.5)
+        await anyio.sleep(8)
         return PlainTextResponse("late")
 
     endpoint.answer = slowly
@@ -108,7 +108,7 @@ async def test_a_slow_token_service_is_given_up_at_the_deadline(town, kind, endp
         began = time.monotonic()
         with bind(*caller(town.issuer)), pytest.raises(ExchangeError, match="did not answer in time"):
             await client.get(f"{town.billing_url}/x")
-        assert time.monotonic() - began < 1.2
+        assert time.monotonic() - began < 5
     assert town.billing.requests == []
 
 

@@ -167,7 +167,7 @@ async def test_a_redis_that_hangs_is_an_outage_after_the_timeout_and_not_later(
     store = RedisReplays(own_server.url, timeout=0.2)
     assert await store.add(key, 60)
     with redis.Redis.from_url(own_server.url) as admin:
-        admin.execute_command("CLIENT", "PAUSE", 2500, "ALL")
+        admin.execute_command("CLIENT", "PAUSE", 4000, "ALL")
     began = time.monotonic()
     failed: list[int] = []
 
@@ -179,9 +179,9 @@ async def test_a_redis_that_hangs_is_an_outage_after_the_timeout_and_not_later(
     async with anyio.create_task_group() as group:
         for number in range(60):
             group.start_soon(one, number)
-    assert time.monotonic() - began < 1.5  # each alone 0.2, one after the other 12
+    assert time.monotonic() - began < 3.5  # each alone 0.2, one after the other 12
     assert len(failed) == 60, "those that wait for a connection fail in time, too"
-    await anyio.sleep(2.6)
+    await anyio.sleep(began + 4.1 - time.monotonic())
     answers = [await store.add(f"{key}-{number}", 60) for number in range(40)]
     assert answers == [True] * 40, "no connection was lost, and no late answer is taken for another's"
     await store.aclose()

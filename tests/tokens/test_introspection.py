@@ -198,14 +198,14 @@ async def test_a_slow_endpoint_is_given_up(
     ask: Callable[..., Introspection], endpoint: tuple[ScriptedEndpoint, str]
 ) -> None:
     async def never(_form: dict[str, str]) -> Response:
-        await anyio.sleep(2)
+        await anyio.sleep(8)
         return JSONResponse(active())
 
     endpoint[0].answer = never  # type: ignore[assignment]
     began = time.monotonic()
     with pytest.raises(IssuerUnavailable):
         await ask(timeout=0.2).verify("opaque-1")
-    assert time.monotonic() - began < 1.5
+    assert time.monotonic() - began < 5
 
 
 async def test_an_endpoint_that_is_down_lets_nobody_in() -> None:

@@ -102,7 +102,7 @@ async def test_many_cold_requests_cause_one_fetch(server: Any, lab: Any) -> None
 
 
 async def test_a_fetch_never_blocks_the_event_loop(server: Any, lab: Any) -> None:
-    server.delay = 0.15
+    server.delay = 1.0
     verifier = verifier_for(server)
     worst = 0.0
 
@@ -117,7 +117,7 @@ async def test_a_fetch_never_blocks_the_event_loop(server: Any, lab: Any) -> Non
         tasks.start_soon(tick)
         assert await verifier.verify(lab.ec.token(lab.claims(server.url)))
         tasks.cancel_scope.cancel()
-    assert worst < 0.14
+    assert worst < 0.9
 
 
 async def test_one_verifier_serves_several_event_loops_and_threads_at_once(server: Any, lab: Any) -> None:
@@ -297,12 +297,12 @@ async def test_stale_keys_are_renewed_in_the_background_and_no_request_waits(ser
     verifier = verifier_for(server, issuer={"keys_fresh_for": 1}, cache_size=0)
     await verifier.verify(lab.ec.token(lab.claims(server.url)))
     await anyio.sleep(1.05)
-    server.delay = 0.2
+    server.delay = 1.5
     for _ in range(10):
         before = time.perf_counter()
         assert await verifier.verify(lab.ec.token(lab.claims(server.url)))
-        assert time.perf_counter() - before < 0.15
-    await anyio.sleep(0.4)
+        assert time.perf_counter() - before < 1
+    await anyio.sleep(1.9)
     assert server.requests["/jwks"] == 2
 
 
@@ -320,26 +320,26 @@ async def test_an_issuer_that_is_down_is_asked_again_only_after_a_pause(server: 
 
 async def test_a_slow_issuer_holds_up_no_other(server: Any, lab: Any, new_server: Any) -> None:
     slow = new_server()
-    slow.delay = 1.0
+    slow.delay = 4.0
     verifier = TokenVerifier(
         [Issuer(one.url, audience=lab.audience) for one in (server, slow)],
         allow_private_addresses=True,
-        fetch_timeout=0.4,
+        fetch_timeout=1.5,
     )
     quick = 0.0
 
     async def stuck() -> None:
         before = time.monotonic()
-        with pytest.raises(IssuerUnavailable, match=r"within 0\.4 s"):
+        with pytest.raises(IssuerUnavailable, match=r"within 1\.5 s"):
             await verifier.verify(lab.ec.token(lab.claims(slow.url)))
-        assert time.monotonic() - before < 1.0
+        assert time.monotonic() - before < 3.5
 
     async with anyio.create_task_group() as tasks:
         tasks.start_soon(stuck)
         before = time.monotonic()
         assert await verifier.verify(lab.ec.token(lab.claims(server.url)))
         quick = time.monotonic() - before
-    assert quick < 0.3
+    assert quick < 1.4
 
 
 async def test_a_closed_verifier_fetches_nothing(server: Any, lab: Any) -> None:

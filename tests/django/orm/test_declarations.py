@@ -336,3 +336,15 @@ def test_a_connection_is_not_protected_in_the_middle_of_a_transaction(tmp_path: 
         connections["late file"].close()
         del connections["late file"]
         del connections.settings["late file"]
+
+
+def test_raw_sql_is_refused_as_soon_as_one_model_belongs_to_tenants(world: str) -> None:
+    from django.apps import apps
+    from tenantguard_django.orm.classify import anything_owned
+
+    everything = {m._meta.label: {"shared": "a test"} for m in apps.get_models() if not hasattr(m, "_tenantguard_mark")}
+    assert anything_owned()
+    with override_settings(TENANTGUARD={"MODELS": everything}):
+        assert anything_owned()
+        with pytest.raises(NotBound):
+            connections[world].cursor().execute("SELECT 1")

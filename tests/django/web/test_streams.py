@@ -127,7 +127,7 @@ def test_a_sync_event_stream_ends_between_two_events(guard: TenantGuard) -> None
     with override_settings(TENANTGUARD={"GUARD": guard}), serve_wsgi() as url:
         text, seconds = read_events(url, "/sync-events", bearer(expires_in=1.2))
         assert 1 <= text.count("data: acme") < 60
-        assert seconds < 4
+        assert seconds < 15
 
 
 def test_a_reader_who_goes_away_leaves_no_watch_behind(url: str) -> None:

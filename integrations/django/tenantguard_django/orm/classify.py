@@ -13,6 +13,7 @@ from typing import Any, Final, NamedTuple, TypeAlias, final
 
 from django.apps import apps
 from django.conf import settings
+from django.core.exceptions import AppRegistryNotReady
 from django.core.signals import setting_changed
 from django.db.models.signals import class_prepared
 
@@ -28,6 +29,7 @@ __all__ = [
     "Link",
     "Owned",
     "Shared",
+    "anything_owned",
     "belongs_to_tenants",
     "classify",
     "installed_tables",
@@ -131,6 +133,8 @@ class Link(NamedTuple):
 _declared: Final[dict[str, Mark]] = {}
 _kinds: dict[str, Kind | TenantGuardError] = {}
 _models: dict[str, list[Any]] = {}
+_anything_owned: list[bool] = []
+"""The answer of `anything_owned`, once it was asked for."""
 
 
 def classify(models: Mapping[str, Any]) -> None:
@@ -154,6 +158,7 @@ def classify(models: Mapping[str, Any]) -> None:
 def _forget(**_: Any) -> None:
     _kinds.clear()
     _models.clear()
+    _anything_owned.clear()
 
 
 class_prepared.connect(_forget, dispatch_uid="tenantguard_django.classify")
@@ -220,6 +225,17 @@ def belongs_to_tenants(model: Any) -> bool:
         return not isinstance(kind_of_model(model), Shared)
     except TenantGuardError:
         return True
+
+
+def anything_owned() -> bool:
+    """True unless all installed models are shared by declaration: then no statement can reach a tenant's row."""
+    if not _anything_owned:
+        try:
+            models = [model for models in installed_tables().values() for model in models]
+        except AppRegistryNotReady:
+            return True
+        _anything_owned.append(not models or any(map(belongs_to_tenants, models)))
+    return _anything_owned[0]
 
 
 def _read(table: str) -> Kind:

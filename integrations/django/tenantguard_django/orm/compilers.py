@@ -20,7 +20,7 @@ from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
 from tenantguard.orm.pins import pin_of
 from tenantguard_django.orm.cascades import reach_of_delete
-from tenantguard_django.orm.classify import Shared, kind_of
+from tenantguard_django.orm.classify import Shared, anything_owned, kind_of
 from tenantguard_django.orm.criteria import Guarded, follows, guarded
 from tenantguard_django.orm.failing import can_fail, joins_can_fail
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
@@ -58,13 +58,11 @@ class ScopedCompiler:
         return super().compile(node)  # type: ignore[misc]
 
     def _check(self, node: Any) -> None:
-        binding = current_binding()
-        if binding is None or (binding.system is None and binding.raw is None):
+        if not _may_render():
             check_node(node, self.connection)
 
     def _refuse(self, what: str, mend: str | None = None) -> None:
-        binding = current_binding()
-        if binding is not None and (binding.system is not None or binding.raw is not None):
+        if _may_render():
             return
         raise StatementRefused(
             f"The statement holds {what}.",
@@ -211,8 +209,7 @@ class ScopedCompiler:
         return f"{made[0]} OFFSET 0", made[1]
 
     def _check_queries(self, query: Any) -> None:
-        binding = current_binding()
-        if binding is None or (binding.system is None and binding.raw is None):
+        if not _may_render():
             check_query(query, self.connection)
             inner = getattr(query, "inner_query", None)
             if inner is not None:
@@ -250,6 +247,14 @@ class ScopedCompiler:
         lazy = kwargs.get("chunked_fetch", False) or self.lazy
         rows = super().results_iter(results, *args, **kwargs)  # type: ignore[misc]
         return _while_bound(rows) if lazy and self.query.__dict__.get(TOUCHED) else rows
+
+
+def _may_render() -> bool:
+    """True where SQL of the app's own may stand in a statement: behind a door, or where there is nothing to guard."""
+    binding = current_binding()
+    if binding is None:
+        return not anything_owned()
+    return binding.system is not None or binding.raw is not None
 
 
 def _is_name(alias: str) -> bool:

@@ -15,6 +15,7 @@ from typing import Any, Final, final
 from tenantguard.binding import Binding, bound_id, current_binding, raw_binding
 from tenantguard.errors import NotBound, StatementRefused, TenantMismatch
 from tenantguard.orm.pins import pin_of
+from tenantguard_django.orm.classify import anything_owned
 
 __all__ = ["Guard"]
 
@@ -175,8 +176,7 @@ class Guard:
                     raise NotBound("A statement was about to run with no tenant bound.", mend="Enter `with bind(…):`.")
                 break
         else:
-            transactional = self._check_raw(binding, sql)
-            if transactional:
+            if self._check_raw(binding, sql):
                 self.rolled_back()
                 return self._run(execute, sql, params, many, context)
         assert binding is not None
@@ -200,11 +200,16 @@ class Guard:
             self.passing, self.given = before
 
     def _check_raw(self, binding: Binding | None, sql: Any) -> bool:
-        """Refuse SQL that no compiler has vouched for, or return whether it only begins or ends a transaction."""
+        """Refuse SQL that no compiler has vouched for, or return whether it reaches no row of tenants.
+
+        It reaches none if it only begins or ends a transaction, or if nobody is bound and all models are shared.
+        """
         if binding is not None and binding.system is not None:
             return False
         text = sql if isinstance(sql, str) else ""
         if _TRANSACTION.fullmatch(text.strip().rstrip(";").strip()):
+            return True
+        if binding is None and not anything_owned():
             return True
         if binding is None:
             raise NotBound(
@@ -241,6 +246,8 @@ class Guard:
         ):
             return
         binding = current_binding()
+        if binding is None and not anything_owned():
+            return
         if binding is None or (binding.system is None and bound_id(binding, "tenant") is None):
             raise NotBound("The driver's cursor is used with no tenant bound.", mend="Enter `with bind(identity):`.")
         if binding.system is None:

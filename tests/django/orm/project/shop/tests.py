@@ -1,15 +1,26 @@
 """The project's own tests."""
 
+import contextlib
 import io
 
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection, transaction
-from django.db.models import Count, F, Window
+from django.db.models import CharField, Count, F, Func, Window
 from django.db.models.functions import RowNumber
 from django.test import LiveServerTestCase, TestCase, TransactionTestCase
 
 from shop.models import Product, Tag
+
+
+class Shout(Func):
+    """An expression of the project's own, with SQL of its own."""
+
+    output_field = CharField()
+
+    def as_sql(self, compiler, connection):
+        sql, params = compiler.compile(self.source_expressions[0])
+        return f"upper({sql}) || '!'", params
 
 
 class Rows(TestCase):
@@ -31,6 +42,20 @@ class Rows(TestCase):
 
     def test_rows_of_migrations_are_there(self):
         assert Tag.objects.filter(name="first tag").exists()
+
+    def test_sql_of_its_own(self):
+        assert Product.objects.annotate(loud=Shout("name")).get().loud == "BREAD!"
+        assert Product.objects.raw("SELECT * FROM shop_product")[0].name == "bread"
+        assert (
+            Product.objects.extra(where=["length(shop_product.name) = 5"], tables=["shop_tag"]).distinct().count() == 1
+        )
+        with connection.cursor() as cursor:
+            cursor.execute("UPDATE shop_product SET name = %s", ["roll"])
+            assert "shop_tag" in connection.introspection.table_names(cursor)
+            assert connection.introspection.get_constraints(cursor, "shop_tag")
+        with contextlib.closing(connection.connection.cursor()) as cursor:
+            cursor.execute("SELECT name FROM shop_product")
+            assert cursor.fetchone() == ("roll",)
 
     def test_expressions(self):
         assert Product.objects.annotate(n=Count("tags")).get().n == 1
