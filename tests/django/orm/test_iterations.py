@@ -58,13 +58,14 @@ def test_an_iteration_goes_on_when_its_tenant_is_bound_again(world: str) -> None
 
 
 def _forget(alias: str) -> None:
-    """Close the connection of the thread that the next module's tests will have as well, for a database of its own."""
+    """Close the connection of the thread that other modules' tests have as well, for databases of their own."""
     connections[alias].close()
     del connections[alias]
 
 
 def test_an_async_iteration_is_the_tenants_that_began_it(world: str) -> None:
     async def work() -> None:
+        await sync_to_async(_forget)(world)
         with bind(A):
             rows = aiter(D.order_by("pk"))
             assert (await anext(rows)).pk == 1

@@ -26,8 +26,8 @@ WAYS: dict[str, Callable[[Any, Any], Any]] = {
 MOMENTS: dict[str, Callable[[str], Any]] = {
     "a query": lambda _: D.count(),
     "a shared query": lambda _: Country.objects.count(),
-    "a savepoint": lambda alias: transaction.savepoint(using=alias),
-    "a savepoint's end": lambda alias: transaction.savepoint_commit(transaction.savepoint(using=alias), using=alias),
+    "a savepoint": lambda alias: connections[alias].savepoint(),
+    "a savepoint's end": lambda alias: connections[alias].savepoint_commit(connections[alias].savepoint()),
     "a look at constraints": lambda alias: connections[alias].check_constraints(),
     "the beginning of a transaction": lambda alias: connections[alias].cursor().execute("SAVEPOINT x"),
 }

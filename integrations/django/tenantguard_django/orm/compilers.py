@@ -12,6 +12,7 @@ from contextlib import contextmanager
 from typing import Any, Final
 
 from django.core.exceptions import FullResultSet
+from django.db.models.expressions import DatabaseDefault
 from django.db.models.sql import compiler as django_compilers
 from django.db.models.sql.constants import LOUTER
 from django.db.models.sql.datastructures import BaseTable, Join
@@ -339,6 +340,16 @@ class ScopedInsert(ScopedCompiler):
 
     returning_params: Any
     _check_of_rows: InsertCheck
+
+    def pre_save_val(self, field: Any, obj: Any) -> Any:
+        value = super().pre_save_val(field, obj)  # type: ignore[misc]
+        if isinstance(value, DatabaseDefault):  # Django 6.1 prepares those no more, and leaves the column out
+            defaults = [value.expression]
+            if field.has_db_default():
+                defaults.append(field.db_default)
+            for default in defaults:
+                self._check_of_rows.prepared(field, super().prepare_value(field, default))  # type: ignore[misc]
+        return value
 
     def prepare_value(self, field: Any, value: Any) -> Any:
         prepared = super().prepare_value(field, value)  # type: ignore[misc]
