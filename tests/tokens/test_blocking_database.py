@@ -87,7 +87,7 @@ async def test_a_database_that_hangs_is_given_up_without_holding_the_loop(
             began = time.monotonic()
             with pytest.raises(StoreUnavailable, match="in time"):
                 await postgres_store.get(key_id(1))
-            assert time.monotonic() - began < 2
+            assert time.monotonic() - began < 10
             group.cancel_scope.cancel()
     assert ticks >= 5
     for _ in range(100):
