@@ -17,6 +17,7 @@ from tenantguard import DPoP, Introspection, Issuer, TenantGuard, TenantGuardMid
 from tests.support.holder import Holder
 from tests.support.oidc_idp import OidcProvider
 from tests.support.server import serve
+from tests.support.waiting import wait_until
 
 AUDIENCE = "https://api.example.com"
 
@@ -106,16 +107,16 @@ def test_keys_rotate_under_load_without_a_failed_request(url: str, provider: Oid
     threads = [threading.Thread(target=load) for _ in range(4)]
     for thread in threads:
         thread.start()
-    for _ in range(3):
-        time.sleep(0.5)
-        provider.command("add-key")
-    time.sleep(0.5)
-    stop.set()
-    for thread in threads:
-        thread.join(10)
+    try:
+        for keys in range(1, 4):
+            wait_until(lambda keys=keys: len(signed_by) == keys and min(signed_by.values()) >= 10)
+            provider.command("add-key")
+        wait_until(lambda: len(signed_by) == 4 and min(signed_by.values()) >= 10)
+    finally:
+        stop.set()
+        for thread in threads:
+            thread.join(20)
     assert set(answers) == {200}
-    assert answers[200] > 40
-    assert len(signed_by) == 4
 
 
 def test_tokens_of_a_withdrawn_key_end_with_the_next_look_at_the_keys(provider: OidcProvider) -> None:
@@ -129,7 +130,7 @@ def test_tokens_of_a_withdrawn_key_end_with_the_next_look_at_the_keys(provider: 
         provider.command("add-key")
         provider.command("drop-keys")
         time.sleep(1.2)
-        deadline = time.monotonic() + 5
+        deadline = time.monotonic() + 30
         # The first request after the keys grew stale starts the look in the background.
         while ask(f"{served}/whoami", provider.token("report")).status_code == 200:
             if ask(f"{served}/whoami", old).status_code == 401:

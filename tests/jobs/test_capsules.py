@@ -532,4 +532,4 @@ async def test_a_group_that_closes_ends_those_that_do_not_end_by_themselves():
     with bind(identity()):
         async with JobGroup(made, grace=0.1) as group:
             group.start_soon(anyio.sleep, 60, name="export")
-    assert anyio.current_time() - began < 5
+    assert anyio.current_time() - began < 30

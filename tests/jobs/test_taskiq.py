@@ -115,7 +115,7 @@ async def seen(connection, word, count=1):
 
 
 async def refusal(broker, connection, message, word):
-    deadline = time.monotonic() + 15
+    deadline = time.monotonic() + 60
     letters = []
     while not letters and time.monotonic() < deadline:
         raw = connection.lrange("taskiq.dead_letters", 0, -1)
@@ -186,7 +186,7 @@ async def test_scheduled_work_runs_as_the_declared_service(url, worker, connecti
     with (tmp_path / "log").open("wb") as log:
         scheduler = start("scheduler", "tests.jobs.taskiq_worker:scheduler", url=url, log=log)
         try:
-            (line,) = (await asyncio.to_thread(noted, connection, "scheduled", 1, 40))[:1]
+            (line,) = (await asyncio.to_thread(noted, connection, "scheduled", 1, 90))[:1]
         finally:
             scheduler.terminate()
             scheduler.wait(30)

@@ -20,6 +20,7 @@ from tenantguard.testing import DevIssuer
 from tenantguard.tokens import DPoPNonces
 from tests.support.holder import Holder
 from tests.support.server import serve, serve_issuer, serve_on_trio
+from tests.support.waiting import Clock
 
 AUDIENCE = "https://api.example.com"
 
@@ -154,7 +155,8 @@ def test_behind_a_proxy_the_public_origin_counts(issuer: DevIssuer, holder: Hold
 
 
 def test_a_nonce_is_asked_for_given_out_and_renewed(issuer: DevIssuer, holder: Holder) -> None:
-    nonces = DPoPNonces(b"k" * 32, lifetime=4)
+    clock = Clock()
+    nonces = DPoPNonces(b"k" * 32, lifetime=60, clock=clock)
     with serve(guarded(issuer, dpop=DPoP(nonces=nonces))) as url:
         token, here = bound(issuer, holder), f"{url}/whoami"
         asked = httpx2.get(here, headers=holder.headers("GET", here, token))
@@ -164,10 +166,10 @@ def test_a_nonce_is_asked_for_given_out_and_renewed(issuer: DevIssuer, holder: H
         fresh = httpx2.get(here, headers=holder.headers("GET", here, token, nonce=nonce))
         assert fresh.status_code == 200
         assert "dpop-nonce" not in fresh.headers
-        time.sleep(2.3)
+        clock.now += 31
         renewed = httpx2.get(here, headers=holder.headers("GET", here, token, nonce=nonce))
         assert (renewed.status_code, renewed.headers["dpop-nonce"] != nonce) == (200, True)
-        time.sleep(2.2)
+        clock.now += 30
         assert httpx2.get(here, headers=holder.headers("GET", here, token, nonce=nonce)).status_code == 401
         assert httpx2.get(here, headers=holder.headers("GET", here, token, nonce="x" * 40)).status_code == 401
 

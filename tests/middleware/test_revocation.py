@@ -32,12 +32,14 @@ from tenantguard import (
     service_identity,
 )
 from tenantguard.errors import InvalidToken
+from tenantguard.lifetimes import RECHECK_SECONDS
 from tenantguard.testing import DevIssuer
 from tests.support.server import serve, serve_issuer, serve_on_trio
+from tests.support.waiting import PATIENCE, wait_until
 
-LOAD = 2.0
-"""What a loaded machine may take longer, in seconds."""
 AUDIENCE = "https://api.example.com"
+PUSHED = RECHECK_SECONDS / 3
+"""Within so many seconds a connection was told of its end; by itself it would have looked later."""
 ENDED: list[str] = []
 """What the app's own code saw at the end of a connection."""
 
@@ -182,37 +184,37 @@ def test_who_logs_in_again_after_a_subject_was_revoked_is_let_in(
 
 
 def test_a_websocket_closes_with_1008_when_its_token_expires(url: str, issuer: DevIssuer) -> None:
-    token = issuer.mint(expires_in=2)
+    token = issuer.mint(expires_in=3)
     with connect(url.replace("http", "ws") + "/talk", additional_headers=bearer(token)) as socket:
         socket.send("hello")
-        assert socket.recv(timeout=2) == "hello"
+        assert socket.recv(timeout=PATIENCE) == "hello"
         with pytest.raises(ConnectionClosed) as closed:
-            socket.recv(timeout=5)
+            socket.recv(timeout=PATIENCE)
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Expired token")
 
 
 @pytest.mark.parametrize("path", ["/talk", "/push"])
-def test_a_websocket_closes_with_1008_within_a_second_of_a_revocation(
+def test_a_websocket_closes_with_1008_when_its_token_is_revoked_and_not_at_the_next_look(
     url: str, issuer: DevIssuer, revocations: Revocations, path: str
 ) -> None:
     session = f"ws-{time.time_ns()}"
     token = issuer.mint(claims={"sid": session})
     with connect(url.replace("http", "ws") + path, additional_headers=bearer(token)) as socket:
         socket.send("hello")
-        socket.recv(timeout=2)
+        socket.recv(timeout=PATIENCE)
         began = time.monotonic()
         revocations.revoke(RevocationKind.SESSION, session)
         with pytest.raises(ConnectionClosed) as closed:
             while True:
-                socket.recv(timeout=5)
-        assert time.monotonic() - began < 1 + LOAD
+                socket.recv(timeout=PATIENCE)
+        assert time.monotonic() - began < PUSHED
     assert closed.value.rcvd is not None
     assert (closed.value.rcvd.code, closed.value.rcvd.reason) == (1008, "Revoked token")
 
 
 @pytest.mark.parametrize("every", ["0.02", "60"], ids=["busy", "idle"])
-def test_an_event_stream_ends_within_a_second_of_a_revocation_and_a_new_one_is_refused(
+def test_an_event_stream_ends_when_its_token_is_revoked_and_not_at_the_next_look_and_a_new_one_is_refused(
     url: str, issuer: DevIssuer, revocations: Revocations, every: str
 ) -> None:
     session = f"sse-{time.time_ns()}"
@@ -225,17 +227,17 @@ def test_an_event_stream_ends_within_a_second_of_a_revocation_and_a_new_one_is_r
         threading.Timer(0.1, revocations.revoke, (RevocationKind.SESSION, session)).start()
         for _ in lines:
             pass  # the body ends as a complete one: otherwise the client raises
-        assert time.monotonic() - began < 1.1 + LOAD
+        assert time.monotonic() - began < PUSHED
     # The frame of a generator whose consumer was interrupted may live until the next garbage collection.
     wait_until(lambda: gc.collect() >= 0 and "events" in ENDED)
     assert httpx2.get(f"{url}/events", headers=bearer(token)).status_code == 401
 
 
 def test_an_event_stream_ends_when_its_token_expires(url: str, issuer: DevIssuer) -> None:
-    with httpx2.stream("GET", f"{url}/events", headers=bearer(issuer.mint(expires_in=2))) as answer:
+    with httpx2.stream("GET", f"{url}/events", headers=bearer(issuer.mint(expires_in=3))) as answer:
         began = time.monotonic()
         assert sum(1 for _ in answer.iter_lines()) > 2
-        assert time.monotonic() - began < 3 + LOAD
+        assert time.monotonic() - began < PUSHED
 
 
 def test_a_download_that_began_in_time_is_not_cut(url: str, issuer: DevIssuer) -> None:
@@ -279,13 +281,13 @@ def test_what_is_revoked_elsewhere_ends_open_connections_too(
     headers = bearer("ticket-1")
     with server(app) as url, connect(url.replace("http", "ws") + "/talk", additional_headers=headers) as socket:
         socket.send("hello")
-        assert socket.recv(timeout=2) == "hello"
+        assert socket.recv(timeout=PATIENCE) == "hello"
         with httpx2.stream("GET", f"{url}/events", headers=headers) as answer:
             lines = answer.iter_lines()
             next(lines)
             time.sleep(0.6)
             socket.send("still here")
-            assert socket.recv(timeout=2) == "still here"
+            assert socket.recv(timeout=PATIENCE) == "still here"
             if ends == "the credential":
                 ticket.good = False
             else:
@@ -293,7 +295,7 @@ def test_what_is_revoked_elsewhere_ends_open_connections_too(
             for _ in lines:
                 pass
             with pytest.raises(ConnectionClosed) as closed:
-                socket.recv(timeout=5)
+                socket.recv(timeout=PATIENCE)
     assert closed.value.rcvd is not None
     assert closed.value.rcvd.code == 1008
 
@@ -301,14 +303,7 @@ def test_what_is_revoked_elsewhere_ends_open_connections_too(
 def test_nothing_watches_a_connection_that_has_ended(url: str, issuer: DevIssuer, revocations: Revocations) -> None:
     with connect(url.replace("http", "ws") + "/talk", additional_headers=bearer(issuer.mint())) as socket:
         socket.send("hello")
-        socket.recv(timeout=2)
+        socket.recv(timeout=PATIENCE)
     with httpx2.stream("GET", f"{url}/events", headers=bearer(issuer.mint())) as answer:
         next(answer.iter_lines())
     wait_until(lambda: not revocations._watchers)
-
-
-def wait_until(condition) -> None:
-    deadline = time.monotonic() + 5
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)

@@ -10,11 +10,13 @@ from starlette.responses import HTMLResponse, PlainTextResponse, RedirectRespons
 
 from tenantguard.context import bind
 from tenantguard.errors import ExchangeError
+from tenantguard.outbound import exchange as exchange_module
 from tenantguard.outbound import sync_http_client
 from tests.support.callers import caller
 from tests.support.capture import ScriptedEndpoint
 from tests.support.outbound_clients import CLIENTS, open_client
 from tests.support.server import loopback_socket, serve
+from tests.support.waiting import PATIENCE, Clock, Hanging, until
 
 pytestmark = pytest.mark.anyio
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
@@ -98,17 +100,13 @@ async def test_the_caller_s_own_token_in_the_place_of_an_exchanged_one_is_refuse
 
 
 async def test_a_slow_token_service_is_given_up_at_the_deadline(town, kind, endpoint):
-    async def slowly(_):
-        await anyio.sleep(8)
-        return PlainTextResponse("late")
-
-    endpoint.answer = slowly
     exchange = town.exchange(token_endpoint=endpoint.url, timeout=0.3)
-    async with open_client(kind, town.destination(), exchange) as client:
-        began = time.monotonic()
-        with bind(*caller(town.issuer)), pytest.raises(ExchangeError, match="did not answer in time"):
-            await client.get(f"{town.billing_url}/x")
-        assert time.monotonic() - began < 5
+    with Hanging() as endpoint.answer:
+        async with open_client(kind, town.destination(), exchange) as client:
+            began = time.monotonic()
+            with bind(*caller(town.issuer)), pytest.raises(ExchangeError, match="did not answer in time"):
+                await client.get(f"{town.billing_url}/x")
+            assert time.monotonic() - began < 5
     assert town.billing.requests == []
 
 
@@ -149,14 +147,16 @@ async def test_a_thousand_concurrent_first_calls_of_one_identity_make_one_exchan
     assert len({captured.bearer for captured in town.billing.requests}) == 1
 
 
-async def test_a_refresh_in_the_background_is_for_whom_it_refreshes_not_for_who_happened_to_call(town, endpoint):
+async def test_a_refresh_in_the_background_is_for_whom_it_refreshes_not_for_who_happened_to_call(
+    town, endpoint, monkeypatch
+):
     """Alice's token is due; the call that notices it is made next to Bob's, in a task that was started as Bob."""
     endpoint.forms.clear()
 
     def answer(form):
         subject = "alice" if form["subject_token"] == credential.reveal() else "bob"
         tenant = "acme" if subject == "alice" else "globex"
-        return good(town.issuer.mint(subject, tenant=tenant, audience="billing", scopes="invoices:read"), expires_in=2)
+        return good(town.issuer.mint(subject, tenant=tenant, audience="billing", scopes="invoices:read"))
 
     endpoint.answer = answer
     identity, credential = caller(town.issuer, scopes="invoices:read")
@@ -167,24 +167,32 @@ async def test_a_refresh_in_the_background_is_for_whom_it_refreshes_not_for_who_
             await client.get(f"{town.billing_url}/x")
             with bind(identity, credential):
                 await client.get(f"{town.billing_url}/x")
-                await anyio.sleep(1.7)  # past four fifths of its life
+                clock = Clock()
+                clock.now += 50  # past four fifths of its life
+                monkeypatch.setattr(exchange_module, "time", clock)
                 await client.get(f"{town.billing_url}/x")
-            deadline = time.monotonic() + 2
-            while len(endpoint.forms) < 3 and time.monotonic() < deadline:
-                await anyio.sleep(0.02)
+            await until(lambda: len(endpoint.forms) == 3)
     assert [form["subject_token"] == credential.reveal() for form in endpoint.forms] == [False, True, True]
 
 
-def test_threads_that_call_at_once_make_one_exchange(town, endpoint):
+def test_threads_that_call_at_once_make_one_exchange(town, endpoint, monkeypatch):
+    """The token service fails once all of them have joined the exchange, and whoever came later would make another."""
     endpoint.forms.clear()
+    exchange = town.exchange(token_endpoint=endpoint.url, timeout=PATIENCE)
+    failures, start, joined = [], threading.Barrier(20), []
+    join = exchange_module.TokenExchange._join
 
-    async def slowly(_):
-        await anyio.sleep(0.2)
+    def joining(self, request):
+        flight = join(self, request)
+        joined.append(flight)
+        return flight
+
+    async def fail(_):
+        await until(lambda: len(joined) == 20)
         return PlainTextResponse("", 500)
 
-    endpoint.answer = slowly
-    exchange = town.exchange(token_endpoint=endpoint.url)
-    failures, start = [], threading.Barrier(20)
+    monkeypatch.setattr(exchange_module.TokenExchange, "_join", joining)
+    endpoint.answer = fail
     bound = caller(town.issuer, scopes="invoices:read")
 
     def call():
@@ -199,6 +207,6 @@ def test_threads_that_call_at_once_make_one_exchange(town, endpoint):
     for thread in threads:
         thread.start()
     for thread in threads:
-        thread.join(10)
+        thread.join(PATIENCE)
     assert (len(endpoint.forms), len(failures)) == (1, 20)
     assert len({id(failure) for failure in failures}) == 20, "each has an error of its own"

@@ -108,7 +108,7 @@ def kind(request):
 async def attempt(client, url, **options):
     """Send a request that a client may refuse in any way it likes."""
     try:
-        with anyio.fail_after(5):
+        with anyio.fail_after(20):
             await client.get(url, **options)
     except Exception:  # noqa: BLE001 - and each does so in its own way
         return

@@ -23,6 +23,7 @@ from tenantguard.testing import DevClient
 from tests.support.callers import caller
 from tests.support.capture import CapturingApp, ScriptedEndpoint
 from tests.support.server import serve, serve_issuer
+from tests.support.waiting import PATIENCE, Clock, until
 
 pytestmark = pytest.mark.anyio
 ACCESS_TOKEN = "urn:ietf:params:oauth:token-type:access_token"
@@ -40,12 +41,14 @@ class Counting:
     """Counts and delays the requests to the token endpoint of an issuer."""
 
     def __init__(self, app):
-        self.app, self.count, self.delay = app, 0, 0.0
+        self.app, self.count, self.delay, self.over = app, 0, 0.0, False
 
     async def __call__(self, scope, receive, send):
         if scope["type"] == "http" and scope["path"].endswith("/token"):
             self.count += 1
-            await anyio.sleep(self.delay)
+            ends = anyio.current_time() + self.delay
+            while anyio.current_time() < ends and not self.over:
+                await anyio.sleep(0.01)
         await self.app(scope, receive, send)
 
 
@@ -76,6 +79,7 @@ def counted(issuer):
     with serve(counting) as url:
         counting.token_endpoint = f"{url}/token"
         yield counting
+        counting.over = True
 
 
 def client(url, **options):
@@ -171,17 +175,21 @@ async def test_a_waiter_that_is_cancelled_takes_nothing_from_the_others(issuer, 
     await exchange.aclose()
 
 
-async def test_a_token_is_refreshed_ahead_of_time_while_it_is_used():
+async def test_a_token_is_refreshed_ahead_of_time_while_it_is_used(monkeypatch):
     clients = [DevClient("documents", SECRET, accepts="documents", audiences="billing")]
-    with serve_issuer(clients=clients, audience="documents", lifetime=2) as issuer:
+    with serve_issuer(clients=clients, audience="documents", lifetime=60) as issuer:
         exchange = client(issuer.token_endpoint)
         request = TokenRequest.on_behalf_of(*caller(issuer, scopes="invoices:read"), BILLING)
         first = await exchange.obtain(request)
-        deadline = time.monotonic() + 1.75
-        while (current := exchange.cached(request)) == first and time.monotonic() < deadline:
-            await anyio.sleep(0.02)
-        assert current not in (None, first), "a successor is there before the first token ends, and nobody waited"
-        await anyio.sleep(2.2)
+        clock = Clock()
+        monkeypatch.setattr(exchange_module, "time", clock)
+        clock.now += 45
+        assert exchange.cached(request) == first
+        assert not exchange._flights
+        clock.now += 6  # past four fifths of its life
+        assert exchange.cached(request) == first, "and nobody waits for the successor"
+        await until(lambda: exchange.cached(request) not in (None, first))
+        clock.now += 60
         assert exchange.cached(request) is None
         await exchange.aclose()
 
@@ -362,7 +370,7 @@ async def test_refusals_of_single_callers_never_open_the_circuit(issuer):
 
 async def test_a_slow_token_service_is_given_up_at_the_deadline(issuer, counted):
     exchange = client(counted.token_endpoint, timeout=0.3)
-    counted.delay = 8
+    counted.delay = 60
     began = time.monotonic()
     with pytest.raises(ExchangeError, match="did not answer in time"):
         await exchange.exchange(*caller(issuer, scopes="invoices:read"), BILLING)
@@ -371,7 +379,7 @@ async def test_a_slow_token_service_is_given_up_at_the_deadline(issuer, counted)
 
 
 def test_a_token_service_that_drips_bytes_is_given_up_at_the_deadline(issuer):
-    stop = threading.Event()
+    stop, hung_up = threading.Event(), threading.Event()
 
     def drip(listening):
         connection, _ = listening.accept()
@@ -382,6 +390,7 @@ def test_a_token_service_that_drips_bytes_is_given_up_at_the_deadline(issuer):
                 try:
                     connection.sendall(b" ")
                 except OSError:
+                    hung_up.set()
                     return
 
     with closing(socket.create_server(("127.0.0.1", 0))) as listening:
@@ -392,9 +401,10 @@ def test_a_token_service_that_drips_bytes_is_given_up_at_the_deadline(issuer):
         request = TokenRequest.on_behalf_of(*caller(issuer, scopes="invoices:read"), BILLING)
         with pytest.raises(ExchangeError, match="did not answer in time"):
             exchange.obtain_blocking(request)
-        assert time.monotonic() - began < 5, "the thread itself ended, not only the wait for it"
+        assert time.monotonic() - began < 5
+        assert hung_up.wait(PATIENCE), "the thread itself ended, not only the wait for it"
         stop.set()
-        thread.join(5)
+        thread.join(PATIENCE)
         exchange.close()
 
 
@@ -428,7 +438,7 @@ async def test_a_connection_that_the_token_service_closed_is_opened_again(issuer
         for number in range(3):
             alice = caller(issuer, scopes="invoices:read", claims={"jti": str(number)})
             assert await exchange.exchange(*alice, BILLING) == token
-        thread.join(5)
+        thread.join(PATIENCE)
         await exchange.aclose()
 
 

@@ -38,7 +38,7 @@ class DebianPostgres:
             [self._initdb, "-D", data, "-U", "postgres", "-A", "trust", "--no-sync", "-E", "UTF8", "--locale=C.UTF-8"],
             capture_output=True,
             text=True,
-            timeout=60,
+            timeout=120,
             **options,
         )
         if made.returncode:
@@ -47,7 +47,7 @@ class DebianPostgres:
         log = self._directory / "log"
         with log.open("wb") as output:
             self._process = subprocess.Popen(command, stdout=output, stderr=output, **options)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while "ready to accept connections" not in log.read_text():
             if time.monotonic() > deadline or self._process.poll() is not None:
                 self.__exit__()

@@ -70,13 +70,13 @@ class MariaDBServer:
         temporary = self._directory / "tmp"
         temporary.mkdir(exist_ok=True)
         environment = os.environ | {"TMPDIR": str(temporary)}
-        made = subprocess.run(install, capture_output=True, text=True, timeout=60, env=environment)
+        made = subprocess.run(install, capture_output=True, text=True, timeout=120, env=environment)
         if made.returncode:
             raise RuntimeError(f"mariadb-install-db failed: {made.stdout}{made.stderr}")
         command = [self._executable, *common, f"--socket={self.socket}", f"--pid-file={self._directory / 'pid'}"]
         with self._log.open("wb") as log:
             self._process = subprocess.Popen([*command, *_OPTIONS], stdout=log, stderr=log, env=environment)
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while not self._answers():
             if time.monotonic() > deadline or self._process.poll() is not None:
                 said = self._log.read_text()

@@ -54,7 +54,7 @@ class PgBouncer:
         self._process = subprocess.Popen(
             [self._executable, "--quiet", str(self._directory / "ini")], cwd="/", stderr=subprocess.DEVNULL, **options
         )
-        deadline = time.monotonic() + 20
+        deadline = time.monotonic() + 60
         while True:
             try:
                 psycopg.connect(self.url, connect_timeout=2).close()

@@ -59,7 +59,7 @@ def wait_for_replica(primary: str, replica: str) -> None:
     """Wait until the replica has all that was committed."""
     with psycopg.connect(primary, autocommit=True) as one, psycopg.connect(replica, autocommit=True) as other:
         (written,) = one.execute("SELECT pg_current_wal_insert_lsn()::text").fetchone()
-        deadline = time.monotonic() + 30
+        deadline = time.monotonic() + 60
         while not other.execute("SELECT pg_last_wal_replay_lsn() >= %s::pg_lsn", [written]).fetchone()[0]:
             if time.monotonic() > deadline:
                 raise RuntimeError("The replica does not follow.")

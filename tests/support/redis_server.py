@@ -5,10 +5,13 @@ server that the package may have started on Redis's own port is not used.
 """
 
 import shutil
+import signal
 import socket
 import subprocess
 import tempfile
 import time
+from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Self
 
@@ -39,7 +42,7 @@ class RedisServer:
         log = Path(self._directory, "log")
         command = [self._executable, "--port", str(self.port), "--bind", "127.0.0.1", "--dir", self._directory]
         command += ["--save", "", "--appendonly", "no", "--daemonize", "no", "--logfile", str(log), *self._options]
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 60
         while self._process is None or not self._answers():
             if time.monotonic() > deadline:
                 said = log.read_text() if log.exists() else "it wrote no log"
@@ -64,6 +67,16 @@ class RedisServer:
             self._process.kill()
             self._process.wait(10)
             self._process = None
+
+    @contextmanager
+    def hanging(self) -> Iterator[None]:
+        """Let it keep its connections and answer nobody until the block is left."""
+        assert self._process is not None
+        self._process.send_signal(signal.SIGSTOP)
+        try:
+            yield
+        finally:
+            self._process.send_signal(signal.SIGCONT)
 
     def __enter__(self) -> Self:
         self.start()

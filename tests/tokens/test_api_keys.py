@@ -318,12 +318,12 @@ async def test_a_last_use_that_takes_long_is_given_up(
     keys: ApiKeys, store: Watched, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
 ) -> None:
     async def slow(key_id: str, at: int) -> None:
-        await anyio.sleep(10)
+        await anyio.sleep(600)
 
     monkeypatch.setattr("tenantguard.tokens.api_key_usage.SECONDS", 0.05)
     minted = await mint(keys)
     store.touch = slow
-    with anyio.fail_after(2):
+    with anyio.fail_after(20):
         assert await keys.verify(minted.key)
     assert "TimeoutError" in caplog.text
 

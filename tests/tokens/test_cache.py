@@ -6,7 +6,6 @@ import time
 import tracemalloc
 from typing import Any
 
-import anyio
 import pytest
 
 from tenantguard.errors import ExpiredToken
@@ -14,6 +13,7 @@ from tenantguard.identity import Actor, ActorType, Identity
 from tenantguard.tokens import Issuer, TokenVerifier, Verified
 from tenantguard.tokens.cache import VerifiedTokenCache
 from tenantguard.tokens.presets import oidc
+from tests.support.waiting import Clock
 
 pytestmark = pytest.mark.anyio
 
@@ -36,13 +36,24 @@ def holds(cache: VerifiedTokenCache, token: str) -> bool:
     return cache.get(cache.key_of(token)) is not None
 
 
-async def test_a_token_is_answered_from_the_cache_until_it_expires_without_leeway(lab: Any) -> None:
+@pytest.fixture
+def clock(monkeypatch: pytest.MonkeyPatch) -> Clock:
+    """The time of the verifier and its cache: it stands still until a test moves it."""
+    clock = Clock()
+    for module in ("verifier", "cache"):
+        monkeypatch.setattr(f"tenantguard.tokens.{module}.time", clock)
+    return clock
+
+
+async def test_a_token_is_answered_from_the_cache_until_it_expires_without_leeway(lab: Any, clock: Clock) -> None:
     verifier = TokenVerifier([Issuer(lab.issuer, audience=lab.audience, jwks=lab.jwks(lab.ed), leeway=0)])
-    token = lab.ed.token(lab.claims(exp=time.time() + 0.3))
+    token = lab.ed.token(lab.claims(exp=clock.now + 60))
     identity = await verifier.verify(token)
     assert verifier.cached(token) is identity
     assert await verifier.verify(token) is identity
-    await anyio.sleep(0.35)
+    clock.now += 59
+    assert verifier.cached(token) is identity
+    clock.now += 1
     assert verifier.cached(token) is None
     with pytest.raises(ExpiredToken):
         await verifier.verify(token)
@@ -61,12 +72,13 @@ async def test_a_lookup_never_raises(lab: Any, odd: str) -> None:
     assert verifier.cached(odd) is None
 
 
-async def test_an_entry_is_used_no_longer_than_the_maximum_age(lab: Any) -> None:
-    verifier = TokenVerifier([Issuer(lab.issuer, audience=lab.audience, jwks=lab.jwks(lab.ed))], cache_max_age=0.1)
+async def test_an_entry_is_used_no_longer_than_the_maximum_age(lab: Any, clock: Clock) -> None:
+    verifier = TokenVerifier([Issuer(lab.issuer, audience=lab.audience, jwks=lab.jwks(lab.ed))], cache_max_age=10)
     token = lab.ed.token(lab.claims())
     await verifier.verify(token)
+    clock.now += 9
     assert verifier.cached(token)
-    await anyio.sleep(0.12)
+    clock.now += 1
     assert verifier.cached(token) is None
     assert await verifier.verify(token)
 

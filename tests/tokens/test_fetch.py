@@ -13,7 +13,7 @@ from tenantguard.tokens.fetch import Fetcher, FetchError, address_fault, url_fau
 
 
 def get(url: str, **options: Any) -> bytes:
-    return Fetcher(**({"timeout": 2.0} | options)).get(url, allow_private=True)
+    return Fetcher(**({"timeout": 20.0} | options)).get(url, allow_private=True)
 
 
 def raw_server(talk: Callable[[socket.socket], None]) -> str:

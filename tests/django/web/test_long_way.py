@@ -29,6 +29,7 @@ from tests.django.login import AUDIENCE, bearer, make_guard, settings_with
 from tests.django.web.servers import serve_asgi, serve_wsgi
 from tests.support.holder import Holder
 from tests.support.server import serve_issuer
+from tests.support.waiting import Clock
 
 SERVERS = {"asgi": serve_asgi, "wsgi": serve_wsgi}
 
@@ -137,7 +138,8 @@ def test_a_proof_of_possession_is_checked_and_good_once(server: Any) -> None:
 
 def test_a_client_gets_the_next_nonce_with_its_answer(server: Any) -> None:
     holder = Holder()
-    nonces = DPoPNonces(b"k" * 32, lifetime=2)
+    clock = Clock()
+    nonces = DPoPNonces(b"k" * 32, lifetime=60, clock=clock)
     with (
         override_settings(TENANTGUARD=settings_with(GUARD=make_guard(dpop=DPoP(nonces=nonces)))),
         server() as url,
@@ -145,9 +147,7 @@ def test_a_client_gets_the_next_nonce_with_its_answer(server: Any) -> None:
         token = bearer(claims={"cnf": {"jkt": holder.jkt}})["authorization"].removeprefix("Bearer ")
         here = f"{url}/whoami"
         nonce = httpx2.get(here, headers=holder.headers("GET", here, token)).headers["dpop-nonce"]
-        import time
-
-        time.sleep(1.1)
+        clock.now += 31
         renewed = httpx2.get(here, headers=holder.headers("GET", here, token, nonce=nonce))
         assert renewed.status_code == 200
         assert renewed.headers["dpop-nonce"] != nonce

@@ -16,6 +16,7 @@ from tenantguard.binding import raw_binding
 from tenantguard.tokens.revocation import Revocations
 from tests.django.login import LOGIN, bearer, make_guard
 from tests.django.web.servers import serve_asgi, serve_wsgi
+from tests.support.waiting import wait_until
 
 SERVERS = {"asgi": serve_asgi, "wsgi": serve_wsgi}
 
@@ -110,7 +111,7 @@ def read_events(url: str, path: str, headers: dict[str, str]) -> tuple[str, floa
 
 
 def test_an_event_stream_ends_when_its_token_expires(url: str) -> None:
-    text, seconds = read_events(url, "/events", bearer(expires_in=1.2, tenant="globex"))
+    text, seconds = read_events(url, "/events", bearer(expires_in=3, tenant="globex"))
     assert text == "data: globex\n\n"
     assert seconds < 15
 
@@ -125,9 +126,9 @@ def test_an_event_stream_ends_when_its_token_is_revoked(url: str, guard: TenantG
 
 def test_a_sync_event_stream_ends_between_two_events(guard: TenantGuard) -> None:
     with override_settings(TENANTGUARD={"GUARD": guard}), serve_wsgi() as url:
-        text, seconds = read_events(url, "/sync-events", bearer(expires_in=1.2))
-        assert 1 <= text.count("data: acme") < 60
-        assert seconds < 15
+        text, seconds = read_events(url, "/sync-events", bearer(expires_in=3))
+        assert 1 <= text.count("data: acme") < 400
+        assert seconds < 20
 
 
 def test_a_reader_who_goes_away_leaves_no_watch_behind(url: str) -> None:
@@ -137,7 +138,4 @@ def test_a_reader_who_goes_away_leaves_no_watch_behind(url: str) -> None:
         parts = response.iter_raw()  # once it is forgotten, the connection is closed
         assert next(parts) == b"data: acme\n\n"
         assert lifetimes._tasks
-    deadline = time.monotonic() + 10
-    while lifetimes._tasks:
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+    wait_until(lambda: not lifetimes._tasks)

@@ -120,7 +120,7 @@ async def events(request: HttpRequest) -> StreamingHttpResponse:
 
 def sync_events(request: HttpRequest) -> StreamingHttpResponse:
     def parts() -> Iterator[str]:
-        for _ in range(100):
+        for _ in range(600):
             yield f"data: {current_tenant().id}\n\n"
             time.sleep(0.05)
 

@@ -5,6 +5,7 @@ import threading
 import time
 from collections.abc import Iterator
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import pytest
@@ -24,6 +25,7 @@ from tenantguard.errors import (
 from tenantguard.orm import check_metadata, protect
 from tenantguard.orm.placement import CONTROL_PLANE, Placement, SqlTenants
 from tenantguard.tenancy import check_standing
+from tests.support.waiting import Clock
 
 
 @pytest.fixture
@@ -62,15 +64,19 @@ def test_it_answers_with_the_record(engine: Engine) -> None:
     directory.close()
 
 
-def test_it_asks_once_for_as_long_as_the_record_says(engine: Engine) -> None:
-    counted = Counted(engine, ttl=0.2)
+def test_it_asks_once_for_as_long_as_the_record_says(engine: Engine, monkeypatch: pytest.MonkeyPatch) -> None:
+    clock = Clock(1000.0)
+    monkeypatch.setattr("tenantguard.orm.placement.directory.time", SimpleNamespace(monotonic=clock, time=time.time))
+    counted = Counted(engine, ttl=5)
     counted.directory.add("acme")
     before = counted.asked
     for _ in range(50):
         counted.directory.find_blocking("acme")
         counted.directory.find_blocking("nobody")
+    clock.now += 4.9
+    counted.directory.find_blocking("acme")
     assert counted.asked == before + 2
-    time.sleep(0.25)
+    clock.now += 0.2
     counted.directory.find_blocking("acme")
     assert counted.asked == before + 3
     counted.directory.close()

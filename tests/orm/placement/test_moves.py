@@ -33,6 +33,7 @@ from tests.orm.placement.conftest import Lab, as_tenant
 from tests.orm.placement.crashes import QUICK, Crash, crash_after, titles
 from tests.orm.placement.filling import everything, fill, fill_placed
 from tests.orm.placement.models import Customer, Note, Order
+from tests.support.waiting import wait_until
 
 SCRIPT = """
     import os, sys
@@ -189,10 +190,10 @@ def test_writers_that_ask_the_directory_lose_nothing_while_their_tenant_is_moved
     threads = [threading.Thread(target=write, args=(worker,)) for worker in range(4)]
     for thread in threads:
         thread.start()
-    time.sleep(0.5)
-    moved = move_tenant(postgres_lab.directory, postgres_lab.databases, "a", own_schema("a"), grace=0.3)
+    wait_until(lambda: len(confirmed) >= 20)
+    moved = move_tenant(postgres_lab.directory, postgres_lab.databases, "a", own_schema("a"), grace=1)
     at_switch = len(confirmed)
-    time.sleep(0.7)
+    wait_until(lambda: faults or len(confirmed) >= at_switch + 20)
     over.set()
     for thread in threads:
         thread.join(20)

@@ -23,6 +23,7 @@ from tenantguard.orm.connections import driver_connection_of
 from tenantguard.orm.rls import guard_transactions
 from tests.orm.attacks.world import Country, Document, Folder
 from tests.orm.rls.lab import Lab
+from tests.support.waiting import until
 
 A, B = (service_identity("test", tenant=tenant) for tenant in ("a", "b"))
 RAW = text("SELECT title FROM documents ORDER BY id")
@@ -346,6 +347,8 @@ async def test_a_connection_that_the_server_has_closed_is_replaced_over_an_async
         with psycopg.connect(postgres_server, autocommit=True) as admin:
             login = async_engine.url.username
             admin.execute("SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = %s", [login])
+            left = "SELECT count(*) FROM pg_stat_activity WHERE usename = %s"
+            await until(lambda: admin.execute(left, [login]).fetchone() == (0,))
         await asyncio.sleep(0.05)
         with pytest.raises(DBAPIError) as caught:
             async with async_engine.connect() as connection:
