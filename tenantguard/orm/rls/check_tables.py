@@ -216,15 +216,15 @@ def _check_links(live: Live, table: Table) -> None:
 
 
 def _check_deferred(live: Live, table: Table) -> None:
-    """A trigger can come before a foreign key that is checked at once, and not before one that waits."""
-    guarded = {guard.columns for guard in live.plan.link_guards(table)}
+    """The trigger that comes before a foreign key is for one that is checked at once, unless the models have it wait."""
+    guarded = {guard.columns for guard in live.plan.link_guards(table) if not guard.deferred}
     for row in live.rows(_DEFERRED, oid=live.oids[table]):
         if tuple(row.columns) in guarded:
             live.report(
                 "deferred-link",
                 table.fullname,
-                f"The foreign key {row.name} is INITIALLY DEFERRED: SET CONSTRAINTS tells whether a row of another "
-                "tenant exists. No such link is kept.",
+                f"The foreign key {row.name} is INITIALLY DEFERRED, and the models know nothing of it: SET CONSTRAINTS "
+                "tells whether a row of another tenant exists. No such link is kept.",
                 "Make it INITIALLY IMMEDIATE, or let it contain the tenant key.",
                 severity=Severity.WARNING,
             )

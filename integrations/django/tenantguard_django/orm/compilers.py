@@ -283,6 +283,7 @@ class ScopedDelete(ScopedCompiler):
         name = self._quoted(query.base_table)
         found = self.scoped(query.base_table, name, write=True)
         self._check_reach(query.base_table)
+        self.connection.tenantguard.known.clear()  # another tenant's row may get the key of one that was removed
         where = query.where if found is None else guarded(found, query.where)
         delete = f"DELETE FROM {name}"  # noqa: S608 - a quoted name
         try:

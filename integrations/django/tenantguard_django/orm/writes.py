@@ -90,7 +90,7 @@ class InsertCheck:
                 )
             for key in _fixed_keys(kind, scope):
                 self._stamp(key, scope)
-            if not isinstance(kind, Owned):
+            if scope.dimensions or not isinstance(kind, Owned):
                 predicate(kind, "", scope, compiler.connection, write=True)  # is refused where it is narrowed
         self._see_links(kind, binding)
 
@@ -230,6 +230,8 @@ def check_update(compiler: Any) -> None:
     keys = {key.field: key for key in _fixed_keys(kind, scope)} if scope is not None else {}
     links = {link.field: link for link in links_of(kind)}
     for field, _model, value in query.values:
+        if field.unique:
+            compiler.connection.tenantguard.known.clear()  # another tenant's row may get the key that is given up
         key = keys.get(field)
         if key is not None:
             assert scope is not None
