@@ -216,7 +216,7 @@ def _check_links(live: Live, table: Table) -> None:
 
 
 def _check_deferred(live: Live, table: Table) -> None:
-    """The trigger that comes before a foreign key is for one that is checked at once, unless the models have it wait."""
+    """Unless the models have it wait, the trigger comes before a foreign key that is checked at once."""
     guarded = {guard.columns for guard in live.plan.link_guards(table) if not guard.deferred}
     for row in live.rows(_DEFERRED, oid=live.oids[table]):
         if tuple(row.columns) in guarded:
