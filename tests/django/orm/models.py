@@ -150,6 +150,39 @@ class Bookmark(models.Model):
     other = models.ForeignKey(Folder, null=True, on_delete=models.SET_NULL, related_name="+")
 
 
+class MovingText(models.CharField):
+    """Moves its row to where it is told, as it is written."""
+
+    def pre_save(self, model_instance, add):
+        if model_instance.to is not None:
+            model_instance.org = model_instance.to
+        return super().pre_save(model_instance, add)
+
+
+@owned("org")
+class Moved(models.Model):
+    text = MovingText(max_length=40, default="x")
+    org = models.CharField(max_length=40)
+
+    def __init__(self, *args, to=None, **kwargs):
+        super().__init__(*args, **kwargs)
+        self.to = to
+
+
+class RenamingText(models.CharField):
+    """Has its row say, once the key is sent, that it is what it points to."""
+
+    def pre_save(self, model_instance, add):
+        if model_instance.outer_id is not None:
+            model_instance.id = model_instance.outer_id
+        return super().pre_save(model_instance, add)
+
+
+class Nested(TenantModel):
+    text = RenamingText(max_length=40, default="x")
+    outer = models.ForeignKey("self", null=True, on_delete=models.CASCADE)
+
+
 class Badge(TenantModel):
     """Points by a text."""
 

@@ -6,10 +6,10 @@ import pytest
 from django.db import models
 from django.db.models import Case, CharField, Exists, F, OuterRef, Subquery, Value, When
 from django.db.models.expressions import DatabaseDefault
-from django.db.models.functions import Cast
+from django.db.models.functions import Cast, Lower
 
 from tenantguard import read_tenants
-from tests.django.orm.models import Badge, Bookmark, Comment, Document, Folder, Pinned, Template
+from tests.django.orm.models import Badge, Bookmark, Comment, Document, Folder, Moved, Nested, Pinned, Template
 from tests.django.orm.world import FIRST_OF_B, Attack, verdict
 
 D, BS = Document.objects, FIRST_OF_B
@@ -38,6 +38,13 @@ class Elsewhere(models.CharField):
 
 
 REFUSED: dict[str, Attack] = {
+    "a key that another field's code moves": lambda: Moved.objects.create(to="b"),
+    "a key that another field's code moves, in bulk": lambda: Moved.objects.bulk_create([Moved(), Moved(to="b")]),
+    "a key that another field's code makes an expression": lambda: Moved.objects.create(to=Lower(Value("B"))),
+    "another's row as whose key a row says that it was sent": lambda: Nested.objects.create(id=4_000_000, outer_id=BS),
+    "the same in bulk": lambda: Nested.objects.bulk_create(
+        [Nested(id=4_000_000, outer_id=BS), Nested(id=4_000_001, outer_id=BS)]
+    ),
     "created by the database's default": lambda: D.create(title="x", folder_id=DatabaseDefault(Value(BS))),
     "created in bulk by the database's default": lambda: D.bulk_create(
         [Document(title="x", folder_id=DatabaseDefault(Value(BS))), Document(title="y")]
@@ -95,6 +102,8 @@ REFUSED: dict[str, Attack] = {
 }
 
 SCOPED: dict[str, tuple[Attack, Any]] = {
+    "a row that moves nowhere": (lambda: Moved.objects.create() and Moved.objects.count(), 1),
+    "a row that points to itself": (lambda: Nested.objects.create(id=4_000_000, outer_id=4_000_000).pk, 4_000_000),
     "own row where b is read": (reading_b(lambda: D.create(title="x", folder_id=1).folder_id), 1),
     "own row updated where b is read": (reading_b(lambda: D.filter(pk=1).update(folder=2)), 1),
     "own column where b is read": (reading_b(lambda: D.filter(pk=2).update(folder=models.F("folder"))), 1),

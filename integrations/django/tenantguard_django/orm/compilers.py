@@ -344,6 +344,7 @@ class ScopedInsert(ScopedCompiler):
 
     def pre_save_val(self, field: Any, obj: Any) -> Any:
         value = super().pre_save_val(field, obj)  # type: ignore[misc]
+        self._check_of_rows.before_sending(field, value)
         if isinstance(value, DatabaseDefault):  # Django 6.1 prepares those no more, and leaves the column out
             defaults = [value.expression]
             if field.has_db_default():

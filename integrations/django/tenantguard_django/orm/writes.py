@@ -57,13 +57,16 @@ class InsertCheck:
         compiler: the INSERT's.
     """
 
-    __slots__ = ("compiler", "kind", "links", "scope")
+    __slots__ = ("compiler", "keys", "kind", "links", "own", "scope")
 
     def __init__(self, compiler: Any) -> None:
         self.compiler = compiler
         self.kind: Kind | None = None
         self.scope: Scope | None = None
+        self.keys: dict[Any, tuple[Key, object]] = {}
         self.links: dict[Any, tuple[Link, list[Any]]] = {}
+        self.own: dict[Any, list[Any]] = {}
+        """What is sent for the fields that rows may point to in their own statement."""
 
     def run(self) -> None:
         """Stamp and compare.
@@ -98,6 +101,7 @@ class InsertCheck:
         query = self.compiler.query
         bound = scope.bound(key)
         expected = key.value(bound)
+        self.keys[key.field] = key, expected
         if key.field not in query.fields:
             query.fields = [*query.fields, key.field]
         for obj in query.objs:
@@ -134,6 +138,21 @@ class InsertCheck:
         if binding is not None and binding.system is not None:
             return
         self.links = {link.field: (link, []) for link in links_of(kind) if link.field in self.compiler.query.fields}
+        self.own = {link.field.target_field: [] for link, _ in self.links.values() if link.target is kind}
+
+    def before_sending(self, field: Any, value: Any) -> None:
+        """Compare a tenant key once all of a row's fields may have run code of theirs on the row.
+
+        Args:
+            field: the field.
+            value: what its ``pre_save`` has made of the row's value.
+
+        Raises:
+            ForeignTenantWrite: it is another tenant's.
+        """
+        found = self.keys.get(field)
+        if found is not None and (value.__class__ is not found[1].__class__ or value != found[1]):
+            raise foreign_row(found[0])
 
     def prepared(self, field: Any, value: Any) -> None:
         """Note what a foreign key is about to be sent as.
@@ -142,6 +161,9 @@ class InsertCheck:
             field: the field.
             value: what its own code has made of the row's value.
         """
+        own = self.own.get(field)
+        if own is not None and not hasattr(value, "as_sql"):
+            own.append(value)
         found = self.links.get(field)
         if found is None or value is None:
             return
@@ -164,12 +186,7 @@ class InsertCheck:
         connection = self.compiler.connection
         for link, wanted in self.links.values():
             if link.target is self.kind:
-                target = link.field.target_field
-                own = {
-                    target.get_db_prep_save(given, connection)
-                    for obj in self.compiler.query.objs
-                    if not hasattr(given := getattr(obj, target.attname), "resolve_expression")
-                }
+                own = self.own[link.field.target_field]
                 wanted = [value for value in wanted if value not in own]
             check_targets(connection, link, wanted)
 
