@@ -16,7 +16,7 @@ from tenantguard import allow_raw, bind
 from tenantguard.errors import StatementRefused
 from tests.django.orm.models import Country, Document
 from tests.django.orm.reads import OwnField
-from tests.django.orm.world import A, Attack, verdict
+from tests.django.orm.world import A, Attack, use_alias, verdict
 
 D = Document.objects
 SECRET = "(SELECT min(title) FROM ormtests_document)"
@@ -156,7 +156,7 @@ def test_a_function_that_makes_a_cursor_is_refused(sqlite_world: str) -> None:
 def test_full_text_search_passes(postgres_world: str) -> None:
     vector = SearchVector("title", weight="A", config="english") + SearchVector("slug")
     query = SearchQuery("document", config="english", search_type="websearch") & SearchQuery("documents")
-    with bind(A):
+    with use_alias(postgres_world), bind(A):
         found = D.annotate(
             rank=SearchRank(vector, query, normalization=1, cover_density=True),
             head=SearchHeadline("title", query, start_sel="<b>", stop_sel="</b>"),

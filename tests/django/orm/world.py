@@ -30,6 +30,7 @@ from tests.django.orm.models import (
     Folder,
     Label,
     Line,
+    Nested,
     Note,
     Organisation,
     Project,
@@ -135,6 +136,7 @@ def seed() -> None:
         Template.objects.create(id=first, org=tenant, name=f"{mark} template")
         Bookmark.objects.create(id=first, folder=outer)
         Badge.objects.create(id=first, document=document, **of)
+        Nested.objects.create(id=first, **of)
         Line.objects.create(number=first, text=f"{mark} line", **of)
         Ticket.objects.create(id=first, number=number, title=f"{mark} ticket")
         Project.objects.create(id=uuid.UUID(int=first), organisation=key, title=f"{mark} project")
