@@ -18,6 +18,7 @@ from tenantguard.binding import current_binding
 from tenantguard.errors import StatementRefused
 
 __all__ = [
+    "HANDED_OUT",
     "RAN_RAW",
     "SQLITE_CURSOR",
     "GuardedConnection",
@@ -30,6 +31,7 @@ __all__ = [
     "guard_cursor",
     "guard_pool",
     "may_run_anything",
+    "raw_cursors",
     "refuse_driver",
     "starting_up",
 ]
@@ -127,8 +129,10 @@ class GuardedCursor:
         return self._driver_cursor.close()
 
     def __getattr__(self, key: str) -> Any:
-        if key in _OF_CURSORS and not may_run_anything() and (key in _TAKES_SQL or not _called_by_libraries()):
-            raise refuse_driver("A cursor")
+        if key in _OF_CURSORS and (key in _TAKES_SQL or not _called_by_libraries()):
+            if not may_run_anything():
+                raise refuse_driver("A cursor")
+            raw_cursors[0] += 1
         return getattr(self._driver_cursor, key)
 
     def __setattr__(self, key: str, value: Any) -> None:
@@ -150,8 +154,10 @@ def _guarded(cls: type[Any], name: str) -> Any:
 
     def get(self: Any) -> Any:
         trusted = executing.get() or _called_by_driver() if takes_sql else _called_by_libraries()
-        if not trusted and not may_run_anything():
-            raise refuse_driver("A cursor")
+        if not trusted:
+            if not may_run_anything():
+                raise refuse_driver("A cursor")
+            raw_cursors[0] += 1
         return original.__get__(self, cls)
 
     def set_(self: Any, value: Any) -> None:
@@ -193,7 +199,11 @@ SQLITE_CURSOR: Final[Any] = _class_for(SQLiteCursor)
 # --- connections ---------------------------------------------------------------------------------------------
 
 RAN_RAW: Final = "tenantguard_ran_raw"
-"""In the ``info`` of a pooled connection that was handed out for raw SQL."""
+"""In the ``info`` of a pooled connection that was handed out for raw SQL, until its session is reset."""
+HANDED_OUT: Final = "tenantguard_handed_out"
+"""In the ``info`` of one whose driver was handed out, until it goes back to the pool."""
+raw_cursors: Final = [0]
+"""How often a cursor of a result has run raw SQL."""
 
 
 class GuardedConnection(_ConnectionFairy):
@@ -234,6 +244,7 @@ class GuardedConnection(_ConnectionFairy):
     def _hand_out(self, what: str) -> None:
         if not may_run_anything():
             raise refuse_driver(what)
+        self.info[HANDED_OUT] = True
         dialect: Any = self._pool._dialect
         if dialect.tenantguard_setting is not None and not starting_up.get():
             dialect.tenantguard_setting.before_raw(self)
@@ -253,7 +264,8 @@ class GuardedConnection(_ConnectionFairy):
 def guard_pool(pool: Any) -> None:
     """Have every connection of a pool be a guarded one."""
 
-    def checkout(_dbapi_connection: Any, _record: Any, fairy: Any) -> None:
+    def checkout(_dbapi_connection: Any, record: Any, fairy: Any) -> None:
+        record.info.pop(HANDED_OUT, None)
         fairy.__class__ = GuardedConnection
 
     event.listen(pool, "checkout", checkout)

@@ -26,10 +26,12 @@ from tenantguard.identity import validate_tenant_id
 from tenantguard.orm.classify import Key
 from tenantguard.orm.compiler import SAVEPOINTS, ScopedCompiler
 from tenantguard.orm.connections import (
+    HANDED_OUT,
     SQLITE_CURSOR,
     GuardedConnection,
     driver_connection_of,
     guard_cursor,
+    raw_cursors,
     refuse_driver,
 )
 from tenantguard.orm.last_steps import vouch
@@ -70,7 +72,7 @@ class Pinned:
         plain: the binding, where it is of one tenant and nothing else.
     """
 
-    __slots__ = ("known", "pin", "plain", "told", "transaction")
+    __slots__ = ("known", "pin", "plain", "raw_cursors", "told", "transaction")
 
     def __init__(self, transaction: Any, pin: object, plain: object) -> None:
         self.transaction = transaction
@@ -78,6 +80,7 @@ class Pinned:
         self.plain = plain
         self.known: dict[Link, set[Any]] = {}
         """The rows that foreign keys were found to point to."""
+        self.raw_cursors = raw_cursors[0]
         self.told = False
         """Whether PostgreSQL knows whose it is (`tenantguard.orm.rls.setting`)."""
 
@@ -223,6 +226,9 @@ class ScopedExecution(_Context):
         """Look up what a foreign key is about to point to. What was found is remembered for the transaction."""
         connection: Any = self.root_connection
         seen: dict[Link, set[Any]] = connection.tenantguard_pin.known
+        if connection.tenantguard_pin.raw_cursors != raw_cursors[0] or HANDED_OUT in connection.connection.info:
+            connection.tenantguard_pin.raw_cursors = raw_cursors[0]
+            seen.clear()  # raw SQL may have moved or removed what was found
         known = seen.setdefault(check.link, set())
         if len(known) > _MOST_KNOWN:
             known.clear()

@@ -101,7 +101,7 @@ CHOSEN: dict[str, list[tuple[str, str, str]]] = {
         ("a permit takes the short way", "return binding if binding.mode is None and ", "return binding if "),
         ("only the first row is compared with the tenant", "        for name, key, reads in compiled.scope_checks:\n", "        rows = rows[:1]\n        for name, key, reads in compiled.scope_checks:\n"),
         ("only the first row is compared on the short way", "            for row in self.compiled_parameters:\n                for name", "            for row in self.compiled_parameters[:1]:\n                for name"),
-        ("found rows are remembered past deletes", "        if compiled.isdelete:\n            _forget", "        if False:\n            _forget"),
+        ("found rows are remembered past deletes", "        if compiled.isdelete or compiled.move_checks:\n            _forget", "        if False:\n            _forget"),
         ("transactions are never changed", "if pinned is None or pinned.transaction is not transaction:", "if pinned is None:"),
         ("all rows are known", "and key not in known and key not in own", "and False"),
         ("results are SQLAlchemy's own", "    _setup_result_proxy = with_scoped_results(DefaultExecutionContext._setup_result_proxy)\n", ""),

@@ -331,7 +331,22 @@ def test_a_row_that_was_found_is_looked_up_again_once_rows_may_have_moved(engine
         with allow_raw("a splits"):
             connection.exec_driver_sql("UPDATE linked_folders SET tenant = 'b' WHERE id = 8")
 
-    for move in (by_lift, by_text, by_driver_sql):
+    moving = "UPDATE linked_folders SET tenant = 'b' WHERE id = 8"
+
+    def by_cursor(connection: Any) -> None:
+        with allow_raw("a splits"):
+            connection.connection.cursor().execute(moving)
+
+    def by_driver(connection: Any) -> None:
+        with allow_raw("a splits"):
+            connection.connection.driver_connection.cursor().execute(moving)
+
+    def by_cursor_of_a_result(connection: Any) -> None:
+        result = connection.execute(select(folders.c.id))
+        with allow_raw("a splits"):
+            result.cursor.execute(moving)
+
+    for move in (by_lift, by_text, by_driver_sql, by_cursor, by_driver, by_cursor_of_a_result):
         with bind(A), engine.connect() as connection:
             connection.execute(insert(folders), {"id": 8})
             connection.execute(insert(documents), {"id": 8, "folder_id": 8})
