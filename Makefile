@@ -20,7 +20,7 @@ demo-django: $(STAMP) ## play the same attempts against the Django example, and 
 	@$(BIN)/python -m examples.django_app.demo
 
 test: $(STAMP) ## run every test
-	$(BIN)/python -m pytest -n auto
+	$(BIN)/python -m pytest -n auto --dist worksteal
 
 lint: $(STAMP) ## ruff: lint and format check
 	$(BIN)/ruff check .

@@ -15,12 +15,15 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.debian_postgres import DebianPostgres
 from tests.support.mariadb_server import MariaDBServer
+from tests.support.memory import keep_temporary_files_in_memory
 from tests.support.postgres_server import postgres_server as server_of_postgres
 from tests.support.redis_server import RedisServer
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+keep_temporary_files_in_memory()
 
 
 @pytest.fixture(scope="session")

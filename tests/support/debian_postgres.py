@@ -6,11 +6,12 @@ PostgreSQL does not run as root; where the tests do, the server runs as the user
 import os
 import shutil
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 from typing import Any, Self
 
 from tests.support.apt import find_program
-from tests.support.directories import data_directory
 
 __all__ = ["DebianPostgres"]
 
@@ -23,7 +24,7 @@ class DebianPostgres:
     def __init__(self) -> None:
         self._initdb = find_program("initdb", package=_PACKAGE)
         self._executable = find_program("postgres", package=_PACKAGE)
-        self._directory = data_directory("tg-deb-pg-")
+        self._directory = Path(tempfile.mkdtemp(prefix="tg-deb-pg-"))  # short: sockets have at most 107 characters
         self._process: subprocess.Popen[bytes] | None = None
         self.url = f"postgresql://postgres@/postgres?host={self._directory}"
 

