@@ -24,10 +24,10 @@ demo-django: $(STAMP) ## play the same attempts against the Django example, and 
 	@$(BIN)/python -m examples.django_app.demo
 
 test: $(STAMP) ## run every test, and those of Django with its newer releases as well
-	@$(MAKE) --no-print-directory test-django-newest; newest=$$?; $(BIN)/python -m pytest -n auto && exit $$newest
+	@$(MAKE) --no-print-directory test-django-newest; newest=$$?; $(BIN)/python -m pytest -n auto --dist worksteal && exit $$newest
 
 test-django-newest: $(NEWEST)/.installed ## run the tests of Django with its newest release, and some with the one before
-	$(NEWEST)/bin/python -m pytest -n auto tests/django \
+	$(NEWEST)/bin/python -m pytest -n auto --dist worksteal tests/django \
 		tests/docs/test_snippets.py::test_the_project_of_the_page_runs \
 		tests/e2e/test_django_demo.py::test_the_project_passes_its_own_checks_and_has_all_its_migrations \
 		-k "not test_projects or (green and psycopg2)"

@@ -4,6 +4,7 @@ Whoever asks for PostgreSQL or MariaDB gets a database of its own; those who use
 their own.
 """
 
+import gc
 import uuid
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -15,12 +16,21 @@ from hypothesis import HealthCheck, settings
 
 from tests.support.debian_postgres import DebianPostgres
 from tests.support.mariadb_server import MariaDBServer
+from tests.support.memory import keep_temporary_files_in_memory
 from tests.support.postgres_server import postgres_server as server_of_postgres
 from tests.support.redis_server import RedisServer
 
 # How long an example takes says how busy the machine is, not whether the code is right.
 settings.register_profile("tests", deadline=None, suppress_health_check=[HealthCheck.too_slow])
 settings.load_profile("tests")
+
+keep_temporary_files_in_memory()
+
+
+def pytest_collection_finish() -> None:
+    """Leave what was collected to itself: garbage is looked for among what the tests make, not in all the tests."""
+    gc.collect()
+    gc.freeze()
 
 
 @pytest.fixture(scope="session")

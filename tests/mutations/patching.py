@@ -62,6 +62,7 @@ def patch(mutant: Mutant) -> int:
     path = str(PACKAGE / f"{mutant.module}.py")
     new = {(one.co_qualname, one.co_firstlineno): other for one, other in _pairs(mutant)}
     changed = 0
+    gc.unfreeze()  # functions that the tests' conftest left out of the collector's work are not listed
     for function in gc.get_objects():
         if isinstance(function, FunctionType) and function.__code__.co_filename == path:
             code = function.__code__

@@ -46,6 +46,8 @@ def postgres_replica(primary: str) -> Iterator[str]:
         while "ready to accept read-only connections" not in log.read_text():
             if time.monotonic() > deadline or process.poll() is not None:
                 raise RuntimeError(f"The replica did not start: {log.read_text()[-800:]}")
+            with psycopg.connect(primary, autocommit=True) as admin:
+                admin.execute("CHECKPOINT")  # it tells the replica what runs, without which nobody may read there
             time.sleep(0.05)
         host = primary.partition("host=")[2]
         yield primary.replace(host, str(root))

@@ -4,6 +4,7 @@ import asyncio
 import logging
 import threading
 import time
+from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -175,30 +176,36 @@ async def test_a_request_that_is_cancelled_spoils_the_fetch_for_nobody(server: A
 
 
 async def test_a_rotation_under_load_fails_no_request(server: Any, lab: Any) -> None:
+    """The next key comes once every client has used the last one, so none holds a token of a key that is gone."""
     verifier = verifier_for(server, cache_size=0)
     current = lab.ec
-    verified = failed = 0
+    used: Counter[tuple[str, int]] = Counter()
+    failed = 0
     over = False
 
     async def client(number: int) -> None:
-        nonlocal verified, failed
+        nonlocal failed
         while not over:
+            key = current
             try:
-                await verifier.verify(current.token(lab.claims(server.url, jti=str(number))))
-                verified += 1
+                await verifier.verify(key.token(lab.claims(server.url, jti=str(number))))
+                used[key.kid, number] += 1
             except InvalidToken:
                 failed += 1
             await anyio.sleep(0.002)
 
+    async def all_have_used(key: Any) -> None:
+        await until(lambda: failed or all(used[key.kid, number] >= 3 for number in range(10)))
+
     async with anyio.create_task_group() as tasks:
         for number in range(10):
             tasks.start_soon(client, number)
-        for wanted in (20, 40, 60):
-            await until(lambda wanted=wanted: verified >= wanted)
+        for _ in range(3):
+            await all_have_used(current)
             fresh = lab.new_key()
             server.keys = [*server.keys[-1:], fresh]
             current = fresh
-        await until(lambda: verified >= 80)
+        await all_have_used(current)
         over = True
     assert failed == 0
     assert server.requests["/jwks"] == 4

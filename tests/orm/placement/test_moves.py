@@ -306,7 +306,14 @@ def test_a_writer_that_does_not_ask_and_commits_while_its_schema_is_compared_los
     fill_placed(postgres_lab, "acme", 1, source)
     with postgres_lab.databases.bare_connection(source) as writer:
         writer.exec_driver_sql(f"INSERT INTO {source.schema}.customers (id, name, tenant_id) VALUES (777, 'x', 'acme')")
-        clearing = threading.Timer(4, writer.commit)
+
+        def commit_once_it_is_waited_for() -> None:
+            with postgres_lab.databases.bare_connection(SHARED) as watching:
+                waiting = "SELECT count(*) FROM pg_locks WHERE NOT granted AND relation IS NOT NULL"
+                wait_until(lambda: watching.exec_driver_sql(waiting).scalar())
+            writer.commit()
+
+        clearing = threading.Thread(target=commit_once_it_is_waited_for)
         clearing.start()
         with pytest.raises(PlacementError, match="has changed"):
             move_tenant(postgres_lab.directory, postgres_lab.databases, "acme", target, **QUICK)
