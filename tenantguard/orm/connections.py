@@ -15,7 +15,7 @@ from sqlalchemy import event
 from sqlalchemy.pool.base import _ConnectionFairy
 
 from tenantguard.binding import current_binding
-from tenantguard.errors import StatementRefused
+from tenantguard.errors import ConfigurationError, StatementRefused
 
 __all__ = [
     "HANDED_OUT",
@@ -261,13 +261,27 @@ class GuardedConnection(_ConnectionFairy):
             )
 
 
-def guard_pool(pool: Any) -> None:
-    """Have every connection of a pool be a guarded one."""
+def guard_pool(pool: Any, dialect: object) -> None:
+    """Have every connection of a pool be a guarded one.
+
+    Args:
+        pool: SQLAlchemy's.
+        dialect: the engine's. What a connection is known to be used for is known of one engine.
+
+    Raises:
+        ConfigurationError: the pool is another protected engine's.
+    """
+    if any(getattr(one, "tenantguard_dialect", dialect) is not dialect for one in pool.dispatch.checkout):
+        raise ConfigurationError(
+            "The pool belongs to another protected engine: what one leaves on a connection, the other would not see.",
+            mend="Give each engine a pool of its own, or use engine.execution_options() of the first.",
+        )
 
     def checkout(_dbapi_connection: Any, record: Any, fairy: Any) -> None:
         record.info.pop(HANDED_OUT, None)
         fairy.__class__ = GuardedConnection
 
+    checkout.tenantguard_dialect = dialect  # type: ignore[attr-defined]
     event.listen(pool, "checkout", checkout)
 
 

@@ -76,7 +76,7 @@ def protect(
         The same engine.
 
     Raises:
-        ConfigurationError: it is no engine, or one of another database.
+        ConfigurationError: it is no engine, one of another database, or one with a protected engine's pool.
     """
     sync_engine: Any = getattr(engine, "sync_engine", engine)
     if not isinstance(sync_engine, Engine):
@@ -107,7 +107,7 @@ def protect(
     dialect.initialize = _initialize(dialect.initialize, starting)
     guard_identifiers(dialect)
     guard_last_steps(dialect)
-    guard_pool(sync_engine.pool)
+    guard_pool(sync_engine.pool, dialect)
     if dialect.name == "sqlite":
         if sqlite_foreign_keys:
             enforce_foreign_keys(sync_engine.pool)

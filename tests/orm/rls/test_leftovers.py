@@ -8,16 +8,17 @@ import logging
 from typing import Any
 
 import pytest
-from sqlalchemy import Engine, event, select, text
+from sqlalchemy import Engine, create_engine, event, select, text
 from sqlalchemy.exc import DBAPIError
 from sqlalchemy.ext.asyncio import AsyncEngine
 
 from tenantguard import allow_raw, bind, service_identity, system
 from tenantguard.errors import ConfigurationError, StatementRefused
+from tenantguard.orm import protect
 from tenantguard.orm.connections import driver_connection_of
 from tenantguard.orm.rls import guard_transactions
 from tenantguard.orm.rls.sessions import _FIRST
-from tests.orm.attacks.world import Document
+from tests.orm.attacks.world import Country, Document
 from tests.orm.rls.lab import Lab
 
 QUERY = select(Document.title).where(Document.id == 2)
@@ -27,6 +28,10 @@ STOLEN = (
 )
 OWN = text(
     "SELECT name, array_to_string(parameter_types, ',') FROM pg_prepared_statements WHERE statement LIKE '%documents.id%' AND parameter_types <> '{}'"
+)
+ALL = text(
+    "SELECT name, array_to_string(parameter_types, ','), cardinality(parameter_types) FROM pg_prepared_statements "
+    "WHERE parameter_types <> '{}' AND statement NOT LIKE '%pg_prepared_statements%'"
 )
 CLEAN = {"answer": ["b doc"], "news of b": [], "setting": "", "time": False, "cursors": [], "channels": [], "locks": 0}
 CLEAN |= {"shadow": None}
@@ -281,6 +286,47 @@ async def test_what_the_app_set_when_it_connected_stays_and_what_the_driver_prep
                     names.add(found[0][0] if found else None)
                 await connection.commit()  # psycopg forgets what it prepared with a rollback
     assert len(names - {None}) == 1
+    await engine.dispose()
+
+
+def test_two_protected_engines_have_no_pool_in_common(new_lab: Lab) -> None:
+    """The one would not see what the other's tenants left on a connection."""
+    engine = new_lab.engine("psycopg", pool_size=1, max_overflow=0)
+    for _ in range(2):
+        with pytest.raises(ConfigurationError, match="belongs to another protected engine"):
+            protect(create_engine(new_lab.engine_of("psycopg"), pool=engine.pool))
+        engine.dispose()  # which makes another pool
+    assert attack(engine.execution_options(isolation_level="SERIALIZABLE")) == CLEAN
+    engine.dispose()
+
+
+@pytest.mark.anyio
+async def test_no_statement_that_a_driver_prepared_hands_a_seal_to_another_tenant(new_lab: Lab) -> None:
+    """asyncpg prepares the setting itself: replaced, it would put the next tenant's seal where this one reads it."""
+    engine = new_lab.async_engine("asyncpg", pool_size=1, max_overflow=0)
+    steal = "WITH stolen AS (INSERT INTO countries (code) SELECT left($1::text, 100)) SELECT $1::text WHERE {}"
+    for tenant in "ab":
+        with as_tenant(tenant):
+            async with engine.connect() as connection:
+                await connection.execute(QUERY)
+                await connection.commit()
+    replaced = 0
+    with as_tenant("b"), allow_raw("attack"):
+        async with engine.connect() as connection:
+            for name, types, number in (await connection.execute(ALL)).all():
+                given = " AND ".join(f"${index + 1} IS NOT NULL" for index in range(number))
+                await connection.exec_driver_sql(f'DEALLOCATE "{name}"')
+                await connection.exec_driver_sql(f'PREPARE "{name}" ({types}) AS {steal.format(given)}')
+                replaced += 1
+            await connection.commit()
+    assert replaced >= 2, "the query, and the setting"
+    with as_tenant("a"):
+        async with engine.connect() as connection:
+            assert list(await connection.scalars(select(Document.title).where(Document.id == 1))) == ["a doc"]
+            await connection.commit()
+    with as_tenant("b"):
+        async with engine.connect() as connection:
+            assert list(await connection.scalars(select(Country.code))) == ["NZ"]
     await engine.dispose()
 
 

@@ -9,7 +9,7 @@ with which the database refuses every row of tenants: it is for a connection who
 """
 
 import contextlib
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any, TypeVar, final
 
 from django.apps import apps
@@ -19,14 +19,13 @@ from sqlalchemy import Column, ForeignKeyConstraint, MetaData, Table
 from sqlalchemy.types import NullType
 
 from tenantguard.binding import Binding
-from tenantguard.errors import ConfigurationError, StatementRefused
+from tenantguard.errors import ConfigurationError
 from tenantguard.orm import marks
 from tenantguard.orm.connections import RAN_RAW
 from tenantguard.orm.rls import RlsPlan, Seal
-from tenantguard.orm.rls.lines import Line, line_of
-from tenantguard.orm.rls.seal import plain_value
-from tenantguard.orm.rls.sessions import CLEAN, MARKED, SessionReset, Sessions
-from tenantguard.orm.rls.setting import SET, WHICH, check_reset
+from tenantguard.orm.rls.lines import line_of
+from tenantguard.orm.rls.sessions import SessionReset
+from tenantguard.orm.rls.tenant_setting import TenantSetting, body_of
 from tenantguard_django.orm.classify import NO_GLOBAL, Child, Kind, Owned, Shared, kind_of_model
 from tenantguard_django.orm.connections import is_protected, settings_of_aliases
 from tenantguard_django.orm.guard import Guard
@@ -217,9 +216,8 @@ def guard_transactions(
         raise ConfigurationError(
             "guard_transactions() takes a protected database of PostgreSQL.", mend="Call protect(alias) before it."
         )
-    check_reset(session_reset)
     driver = "psycopg2" if connection.Database.__name__ == "psycopg2" else "psycopg"
-    setting = TransactionSetting(line_of(driver), seal, session_reset)
+    setting = TransactionSetting(TenantSetting(line_of(driver), seal, session_reset))
     connection.tenantguard.setting = settings_of_aliases[alias] = setting
 
 
@@ -238,18 +236,13 @@ class TransactionSetting:
     """Sets the tenant for the running transaction.
 
     Args:
-        line: how the driver sends.
-        seal: seals it, or ``None``.
-        session_reset: as for `guard_transactions`.
+        setting: tells PostgreSQL.
     """
 
-    __slots__ = ("_line", "_pooler", "_seal", "_sessions")
+    __slots__ = ("_setting",)
 
-    def __init__(self, line: Line, seal: Seal | None, session_reset: SessionReset) -> None:
-        self._line = line
-        self._seal = seal
-        self._sessions = Sessions(line) if session_reset == "engine" else None
-        self._pooler = session_reset == "pooler"
+    def __init__(self, setting: TenantSetting) -> None:
+        self._setting = setting
 
     def run(self, guard: Guard, binding: Binding, execute: Callable[[], _T]) -> _T:
         """Run a statement in a transaction that PostgreSQL knows the tenant of.
@@ -261,25 +254,23 @@ class TransactionSetting:
 
         Raises:
             StatementRefused: further tenants are read, which the database could not hold.
+            ConfigurationError: the session can't be reset from here.
         """
         connection = guard.connection
-        body = _body(binding)
+        body = body_of(binding, "Use a database alias whose role may bypass row-level security.")
         if not connection.autocommit:
             if guard.told != body:
-                if guard.entered:  # a block of system() inside of a tenant's transaction, or the way back
-                    self._tell(connection, body, ())
-                    _Kept(connection.connection).info[RAN_RAW] = True
-                else:
-                    self._place(connection, body)
+                self._tell(connection, body, entered=guard.entered)
                 guard.told, guard.entered = body, True
             return execute()
         if not body:
-            self._reset(connection, body)
+            with self._sending(connection) as (kept, driver):
+                self._setting.reset(kept, driver, body)
             return execute()
         with connection.wrap_database_errors:
             connection._set_autocommit(False)
         try:
-            self._place(connection, body)
+            self._tell(connection, body)
             result = execute()
             with connection.wrap_database_errors:
                 connection.connection.commit()
@@ -298,8 +289,9 @@ class TransactionSetting:
         Args:
             connection: Django's.
         """
-        if self._line.is_idle(connection.connection):
-            self._reset(connection, CLEAN)
+        if self._setting.line.is_idle(connection.connection):
+            with self._sending(connection) as (kept, driver):
+                self._setting.reset(kept, driver)
 
     def before_raw(self, connection: Any, binding: Binding) -> None:
         """Reset the session before raw SQL runs on the driver's cursor, and again before another tenant's transaction.
@@ -308,52 +300,19 @@ class TransactionSetting:
             connection: Django's.
             binding: what is bound.
         """
-        if self._sessions is None or connection.connection is None:
-            return
-        if not binding.reads and self._line.is_idle(connection.connection):
-            self._reset(connection, _body(binding))
-        _Kept(connection.connection).info[RAN_RAW] = True
+        if connection.connection is not None:
+            with self._sending(connection) as (kept, driver):
+                self._setting.before_raw(kept, driver, binding)
 
-    def _reset(self, connection: Any, body: str) -> None:
-        """Make the session another's, outside of a transaction."""
-        if self._sessions is None:
-            return
-        driver = connection.connection
-        kept = _Kept(driver)
-        with connection.tenantguard.opened(), connection.wrap_database_errors:
-            if due := self._sessions.due(kept, driver, body):
-                self._line.reset(driver, due)
-        self._sessions.done(kept, body)
-
-    def _place(self, connection: Any, body: str) -> None:
-        """Begin a transaction of a tenant, in a session that is its own."""
-        if self._sessions is None:
-            self._tell(connection, body, ())
-            return
-        kept = _Kept(connection.connection)
-        with connection.tenantguard.opened(), connection.wrap_database_errors:
-            due = self._sessions.due(kept, connection.connection, body)
-        self._tell(connection, body, due)
-        self._sessions.done(kept, body)
-
-    def _tell(self, connection: Any, body: str, reset: tuple[str, ...]) -> None:
-        driver, seal, line = connection.connection, self._seal, self._line
-        with connection.tenantguard.opened(), connection.wrap_database_errors:
-            command = SET + MARKED if self._pooler and line.is_idle(driver) else SET
-            if not body or seal is None:
-                line.send(driver, command.format(f"'{body}'"), reset=reset)
-            elif seal.bound_to == "transaction":  # of no use to those who see it
-                line.send(driver, command.format(f"'{seal.value(body, line.ask(driver, WHICH, reset))}'"))
+    def _tell(self, connection: Any, body: str, *, entered: bool = False) -> None:
+        with self._sending(connection) as (kept, driver):
+            if entered:  # a block of system() inside of a tenant's transaction, or the way back
+                self._setting.tell(driver, body)
+                kept.info[RAN_RAW] = True
             else:
-                line.send(driver, command, seal.value(body, str(line.backend_pid(driver))), reset)
+                self._setting.begin(kept, driver, body)
 
-
-def _body(binding: Binding) -> str:
-    if binding.system is not None or binding.identity is None or binding.identity.tenant is None:
-        return ""
-    if binding.reads:
-        raise StatementRefused(
-            "Row-level security shows the rows of one tenant, and further tenants were to be read.",
-            mend="Use a database alias whose role may bypass row-level security.",
-        )
-    return plain_value(binding.identity)
+    @contextlib.contextmanager
+    def _sending(self, connection: Any) -> Iterator[tuple[_Kept, Any]]:
+        with connection.tenantguard.opened(), connection.wrap_database_errors:
+            yield _Kept(connection.connection), connection.connection
