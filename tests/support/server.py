@@ -3,7 +3,7 @@
 import socket
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator
 from contextlib import closing, contextmanager
 from typing import Any
 
@@ -15,7 +15,7 @@ from starlette.types import ASGIApp
 
 from tenantguard.testing import DevIssuer
 
-__all__ = ["loopback_socket", "serve", "serve_issuer", "serve_on_trio", "serve_with_url"]
+__all__ = ["loopback_socket", "running_hypercorn", "serve", "serve_issuer", "serve_on_trio", "serve_with_url"]
 
 
 def loopback_socket() -> socket.socket:
@@ -83,16 +83,34 @@ def serve_on_trio(app: ASGIApp) -> Iterator[str]:
     settings = hypercorn.config.Config()
     settings.bind = [f"127.0.0.1:{port}"]
     settings.graceful_timeout = 1
+
+    def serve(trigger: Any) -> Awaitable[None]:
+        return hypercorn.trio.serve(app, settings, shutdown_trigger=trigger)  # type: ignore[arg-type]
+
+    with running_hypercorn(port, serve, trio):
+        yield f"http://127.0.0.1:{port}"
+
+
+@contextmanager
+def running_hypercorn(port: int, serve: Callable[[Any], Awaitable[None]], library: Any) -> Iterator[None]:
+    """Run Hypercorn in a thread, from when it answers until the block ends.
+
+    Args:
+        port: where it will listen.
+        serve: serves until the function that it is given returns.
+        library: ``asyncio`` or ``trio``.
+    """
     stop = threading.Event()
 
     async def main() -> None:
         async def stopped() -> None:
             while not stop.is_set():
-                await trio.sleep(0.02)
+                await library.sleep(0.02)
 
-        await hypercorn.trio.serve(app, settings, shutdown_trigger=stopped)  # type: ignore[arg-type]
+        await serve(stopped)
 
-    thread = threading.Thread(target=trio.run, args=(main,), daemon=True)
+    given = main if library is trio else main()
+    thread = threading.Thread(target=library.run, args=(given,), daemon=True)
     thread.start()
     deadline = time.monotonic() + 60
     while True:
@@ -103,7 +121,7 @@ def serve_on_trio(app: ASGIApp) -> Iterator[str]:
             raise RuntimeError("The test server did not start.")
         time.sleep(0.02)
     try:
-        yield f"http://127.0.0.1:{port}"
+        yield
     finally:
         stop.set()
         thread.join(10)

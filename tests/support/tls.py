@@ -2,15 +2,13 @@
 
 import asyncio
 import datetime as dt
-import socket
 import ssl
-import threading
-import time
-from collections.abc import Iterator
+from collections.abc import Awaitable, Iterator
 from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from ipaddress import ip_address
 from pathlib import Path
+from typing import Any
 
 import hypercorn.asyncio
 import hypercorn.config
@@ -20,7 +18,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption, PrivateFormat
 from starlette.types import ASGIApp
 
-from tests.support.server import loopback_socket
+from tests.support.server import loopback_socket, running_hypercorn
 
 __all__ = ["Authority", "serve_tls"]
 
@@ -90,27 +88,9 @@ def serve_tls(app: ASGIApp, authority: Authority) -> Iterator[str]:
     settings.alpn_protocols = ["h2", "http/1.1"]
     settings.graceful_timeout = 1
     settings.errorlog = None  # handshakes that a client breaks off are part of the tests
-    stop = threading.Event()
 
-    async def main() -> None:
-        async def stopped() -> None:
-            while not stop.is_set():
-                await asyncio.sleep(0.02)
+    def serve(trigger: Any) -> Awaitable[None]:
+        return hypercorn.asyncio.serve(app, settings, shutdown_trigger=trigger)  # type: ignore[arg-type]
 
-        await hypercorn.asyncio.serve(app, settings, shutdown_trigger=stopped)  # type: ignore[arg-type]
-
-    thread = threading.Thread(target=asyncio.run, args=(main(),), daemon=True)
-    thread.start()
-    deadline = time.monotonic() + 10
-    while True:
-        with closing(socket.socket()) as probe:
-            if probe.connect_ex(("127.0.0.1", port)) == 0:
-                break
-        if time.monotonic() > deadline:
-            raise RuntimeError("The test server did not start.")
-        time.sleep(0.02)
-    try:
+    with running_hypercorn(port, serve, asyncio):
         yield f"https://127.0.0.1:{port}"
-    finally:
-        stop.set()
-        thread.join(10)
