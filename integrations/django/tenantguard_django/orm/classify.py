@@ -34,6 +34,7 @@ __all__ = [
     "kind_of",
     "kind_of_model",
     "links_of",
+    "watched_columns",
 ]
 
 NO_GLOBAL: Final = object()
@@ -42,7 +43,7 @@ _NAME: Final = re.compile(r'(?:"?[\w$ -]+"?\.)?"?[\w$ -]+"?')
 
 
 class _Kind:
-    __slots__ = ("links", "model", "table", "templates", "unsound")
+    __slots__ = ("links", "model", "table", "templates", "unsound", "watched")
 
     def __init__(self, model: Any) -> None:
         self.model = model
@@ -50,6 +51,7 @@ class _Kind:
         self.templates: dict[object, Any] = {}
         """Predicates as text (`tenantguard_django.orm.predicates`)."""
         self.links: tuple[Link, ...] | None = None
+        self.watched: dict[str, tuple[Key | None, Link | None]] | None = None
         self.unsound: str | None = _unsound_field(model)
         """A field that writes SQL of its own, and is not vouched for."""
 
@@ -65,11 +67,13 @@ class Owned(_Kind):
         everyone: the key's value of rows for everybody; ``None`` is NULL, `NO_GLOBAL` means that there are none.
     """
 
-    __slots__ = ("everyone", "key", "narrower")
+    __slots__ = ("everyone", "key", "keys", "narrower")
 
     def __init__(self, model: Any, key: Key, narrower: tuple[Key, ...], everyone: object) -> None:
         super().__init__(model)
         self.key = key
+        self.keys = (key,)
+        """What is fixed for an identity that is not narrowed."""
         self.narrower = narrower
         self.everyone = everyone
 
@@ -204,9 +208,9 @@ def kind_of(table: str) -> Kind:
         except (UnclassifiedTable, ConfigurationError) as error:
             kind = error
         _kinds[table] = kind
-    if isinstance(kind, TenantGuardError):
-        raise type(kind)(kind.message, mend=kind.mend)
-    return kind
+    if isinstance(kind, _Kind):
+        return kind
+    raise type(kind)(kind.message, mend=kind.mend)
 
 
 def kind_of_model(model: Any) -> Kind:
@@ -400,3 +404,12 @@ def links_of(kind: Kind) -> tuple[Link, ...]:
             found.append(Link(field, target, target_field.column, owns))
         kind.links = tuple(found)
     return kind.links
+
+
+def watched_columns(kind: Kind) -> dict[str, tuple[Key | None, Link | None]]:
+    """Return what is looked at before a column is written: the key that it holds, and where it points to."""
+    if kind.watched is None:
+        keys = {key.column: key for key in (kind.key, *kind.narrower)} if isinstance(kind, Owned) else {}
+        links = {link.field.column: link for link in links_of(kind)}
+        kind.watched = {column: (keys.get(column), links.get(column)) for column in {*keys, *links}}
+    return kind.watched

@@ -14,6 +14,8 @@ from django.core.exceptions import FullResultSet
 from django.db.models.sql import compiler as django_compilers
 from django.db.models.sql.constants import LOUTER
 from django.db.models.sql.datastructures import BaseTable, Join
+from django.db.models.sql.query import Query
+from django.db.models.sql.subqueries import DeleteQuery, InsertQuery, UpdateQuery
 
 from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
@@ -21,6 +23,7 @@ from tenantguard.orm.pins import pin_of
 from tenantguard_django.orm.classify import Shared, kind_of
 from tenantguard_django.orm.criteria import Guarded, follows, guarded
 from tenantguard_django.orm.failing import can_fail
+from tenantguard_django.orm.inserts import are_plain, keep_text, known_text, plain_rows
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
 from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
@@ -29,6 +32,7 @@ __all__ = ["TOUCHED", "scoped_compiler"]
 
 TOUCHED: Final = "_tenantguard_touched"
 """Set on a query once rows of tenants were read by it."""
+_DJANGOS_QUERIES: Final = frozenset({Query, UpdateQuery, DeleteQuery, InsertQuery})
 
 
 class ScopedCompiler:
@@ -56,7 +60,9 @@ class ScopedCompiler:
         return super().compile(node)  # type: ignore[misc]
 
     def _check(self, node: Any) -> None:
-        binding = current_binding()
+        binding = raw_binding()
+        if binding is not None and binding.permits:
+            binding = current_binding()
         if binding is None or (binding.system is None and binding.raw is None):
             check_node(node, self.connection)
 
@@ -172,7 +178,7 @@ class ScopedCompiler:
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         query = self.query
-        if query.__class__.__module__ != "django.db.models.sql.query":
+        if query.__class__ not in _DJANGOS_QUERIES:
             self._check_queries(query)
         if query.combined_queries:
             for part in query.combined_queries:
@@ -206,7 +212,7 @@ class ScopedCompiler:
     def _vouch(self, statements: list[Any]) -> None:
         guard = self.connection.tenantguard
         touched = guard.touched
-        guard.vouched = [(sql, params, touched) for sql, params in statements]
+        guard.vouched = tuple([(sql, params, touched) for sql, params in statements])
         if touched:
             self.query.__dict__[TOUCHED] = True
 
@@ -218,7 +224,7 @@ class ScopedCompiler:
             result = super().execute_sql(*args, **kwargs)  # type: ignore[misc]
         finally:
             self.outermost = False
-            guard.vouched = []
+            guard.vouched = ()
             guard.touched = before
         self.lazy = kwargs.get("chunked_fetch", False) or bool(
             self.connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
@@ -265,10 +271,12 @@ class ScopedUpdate(ScopedCompiler):
     _found: tuple[str, list[object]] | None = None
 
     def compile(self, node: Any) -> tuple[str, Any]:
-        if node is self.query.where and self._found is not None:
+        if self._found is not None and node is self.query.where:
             found, self._found = self._found, None
-            return super().compile(guarded(found, node))
-        return super().compile(node)
+            node = guarded(found, node)
+        if node.__class__ not in sound_classes:
+            self._check(node)
+        return super(ScopedCompiler, self).compile(node)  # type: ignore[misc]
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         query = self.query
@@ -287,20 +295,30 @@ class ScopedInsert(ScopedCompiler):
     """Mixin for INSERT."""
 
     returning_params: Any
+    plain_rows = 0
+    """How many rows of plain values the database's own compiler writes without anything of its own."""
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         query = self.query
         check = InsertCheck(self)
         check.run()
-        made = super(ScopedCompiler, self).as_sql(*args, **kwargs)  # type: ignore[misc]
-        target = conflict_target(self, check)
-        if target is not None:
+        made = known_text(self)
+        if made is None:
+            made = super(ScopedCompiler, self).as_sql(*args, **kwargs)  # type: ignore[misc]
+            keep_text(self, made)
+        if query.update_fields and (target := conflict_target(self, check)) is not None:
             made = [self._narrowed(sql, params, *target) for sql, params in made]
         if self.outermost:
             made = [(sql, tuple(params)) for sql, params in made]
             self._vouch(made)
         assert query is self.query
         return made
+
+    def assemble_as_sql(self, fields: Any, value_rows: Any) -> Any:
+        """Write rows of plain values in one go, as Django does after it has asked each value for SQL of its own."""
+        if len(value_rows) > self.plain_rows or not are_plain(fields, value_rows):
+            return super().assemble_as_sql(fields, value_rows)  # type: ignore[misc]
+        return [("%s",) * len(fields)] * len(value_rows), value_rows
 
     def _narrowed(
         self, sql: str, params: Any, suffix: str, where: str, given: list[object]
@@ -311,8 +329,17 @@ class ScopedInsert(ScopedCompiler):
         return f"{before}{suffix} WHERE {where}{after}", (*params, *given)
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
-        rows = super().execute_sql(*args, **kwargs)
-        InsertCheck.compare_returned(self, rows)
+        guard = self.connection.tenantguard
+        self.outermost = True
+        before, guard.touched = guard.touched, False
+        try:
+            rows = super(ScopedCompiler, self).execute_sql(*args, **kwargs)  # type: ignore[misc]
+        finally:
+            self.outermost = False
+            guard.vouched = ()
+            guard.touched = before
+        if self.query.on_conflict is not None:
+            InsertCheck.compare_returned(self, rows)
         return rows
 
 
@@ -361,4 +388,6 @@ def scoped_compiler(base: type, name: str) -> type:
                 mend="Use Django's own backends for SQLite and PostgreSQL.",
             )
         made = _made[base] = type(f"Scoped{name}", (_MIXINS[name], base), {"__module__": __name__})
+        if issubclass(made, ScopedInsert):
+            made.plain_rows = plain_rows(base)
     return made

@@ -158,8 +158,13 @@ def _install(connection: Any) -> None:
     ops = connection.ops
     original = type(ops).compiler
 
+    scoped: dict[str, type] = {}
+
     def compiler(name: str) -> type:
-        return scoped_compiler(original(ops, name), name)
+        made = scoped.get(name)
+        if made is None:
+            made = scoped[name] = scoped_compiler(original(ops, name), name)
+        return made
 
     ops.compiler = compiler
     last = ops.last_executed_query

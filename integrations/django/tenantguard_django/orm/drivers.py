@@ -60,10 +60,13 @@ def sqlite_factory(base: Any, guard: Guard, known: dict[type, type]) -> type:
         known: the cursor classes that the connection has already.
     """
     base = base or sqlite3.Connection
+    plain = base.cursor
 
     def cursor(self: Any, factory: Any = sqlite3.Cursor) -> Any:
-        kind = guarded_cursor(factory, guard, known) if isinstance(factory, type) else factory
-        return base.cursor(self, kind)
+        kind = known.get(factory)
+        if kind is None:
+            kind = guarded_cursor(factory, guard, known) if isinstance(factory, type) else factory
+        return plain(self, kind)
 
     members: dict[str, Any] = {"cursor": cursor, "__module__": __name__}
     for name in ("execute", "executemany", "executescript"):

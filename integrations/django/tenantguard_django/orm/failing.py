@@ -6,6 +6,7 @@ which both databases evaluate first; everywhere else nothing changes, so that in
 """
 
 from typing import Any, Final
+from weakref import WeakKeyDictionary
 
 from django.db.models import functions
 from django.db.models.expressions import (
@@ -77,6 +78,8 @@ _HARMLESS: Final = frozenset(
         functions.TruncYear,
     }
 )
+_lookups: Final[WeakKeyDictionary[type, bool]] = WeakKeyDictionary()
+"""Whether a class of lookups is Django's own."""
 
 
 def can_fail(node: Any) -> bool:
@@ -89,11 +92,17 @@ def can_fail(node: Any) -> bool:
         return False
     cls = node.__class__
     if cls is WhereNode:
-        return any(can_fail(child) for child in node.children)
+        return any(map(can_fail, node.children))
+    if cls is Col:
+        return False
     if cls is FilteredRelation:
         return can_fail(node.resolved_condition)
     if isinstance(node, Lookup):
-        if not cls.__module__.startswith(("django.db.models.", "django.contrib.contenttypes.")):
+        known = _lookups.get(cls)
+        if known is None:
+            known = cls.__module__.startswith(("django.db.models.", "django.contrib.contenttypes."))
+            _lookups[cls] = known
+        if not known:
             return True
         rhs = node.rhs
         return can_fail(node.lhs) or (

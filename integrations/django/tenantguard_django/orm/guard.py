@@ -36,6 +36,7 @@ _DDL: Final = frozenset(
 _WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
 _COMMENTS: Final = re.compile(r"\s*(?:/\*(?:(?!\*/|/\*).)*\*/\s*)*", re.DOTALL)
 _NO_OWNER: Final = object()
+_NOTHING: Final = ()
 
 
 @final
@@ -52,6 +53,7 @@ class Guard:
         "connection",
         "door",
         "given",
+        "inserts",
         "known",
         "passing",
         "setting",
@@ -68,7 +70,7 @@ class Guard:
         """The statement that was decided on, while it runs."""
         self.given: Any = None
         """Its parameters."""
-        self.vouched: list[tuple[Any, Any, bool]] = []
+        self.vouched: tuple[tuple[Any, Any, bool], ...] = _NOTHING
         """Text, parameters and whether a tenant's table is in it, of what the scoped compilers are about to run."""
         self.touched = False
         """Whether a compiler has met a tenant's table."""
@@ -76,6 +78,8 @@ class Guard:
         self._owner: object = _NO_OWNER
         self.known: dict[tuple[str, str, bool], set[Any]] = {}
         """The rows that foreign keys were found to point to, in this transaction."""
+        self.inserts: dict[object, Any] = {}
+        """Texts of INSERT (`tenantguard_django.orm.inserts`)."""
         self.setting: Any = None
         """Tells PostgreSQL whose transaction it is (`tenantguard_django.orm.rls`)."""
         self.told: object = _NO_OWNER
@@ -157,7 +161,7 @@ class Guard:
         binding = raw_binding()
         if binding is not None and binding.permits:
             binding = current_binding()
-        vouched, self.vouched = self.vouched, []
+        vouched, self.vouched = self.vouched, _NOTHING
         for index, (text, given, touched) in enumerate(vouched):
             if text is sql and given is params and not many:
                 self.vouched = vouched[index + 1 :]

@@ -21,9 +21,9 @@ from django.db.models.expressions import (
 from django.db.models.functions import Cast, Coalesce
 from django.db.models.sql.query import Query
 
-from tenantguard.binding import Binding, current_binding
+from tenantguard.binding import Binding, current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
-from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of
+from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of, watched_columns
 from tenantguard_django.orm.keys import Key
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 
@@ -48,6 +48,8 @@ def _fixed_keys(kind: Kind, scope: Scope) -> tuple[Key, ...]:
     """Return the keys that are fixed for what is bound."""
     if not isinstance(kind, Owned):
         return ()
+    if not scope.dimensions:
+        return kind.keys
     return (kind.key, *(key for key in kind.narrower if key.dimension in scope.dimensions))
 
 
@@ -73,7 +75,9 @@ class InsertCheck:
             TenantGuardError: a row is another tenant's, points to another's row, or nobody is bound.
         """
         compiler, query = self.compiler, self.compiler.query
-        binding = current_binding()
+        binding = raw_binding()
+        if binding is not None and binding.permits:
+            binding = current_binding()
         kind = self.kind = _kind(query.get_meta().db_table, binding)
         if kind is None:
             compiler.connection.tenantguard.touched = True
@@ -91,7 +95,7 @@ class InsertCheck:
                 )
             for key in _fixed_keys(kind, scope):
                 self._stamp(key, scope)
-            if not isinstance(kind, Owned):
+            if scope.dimensions and not isinstance(kind, Owned):
                 predicate(kind, "", scope, compiler.connection, write=True)  # is refused where it is narrowed
         self._check_links(kind, binding)
 
@@ -202,25 +206,30 @@ def check_update(compiler: Any) -> None:
         NotBound: no tenant is bound.
     """
     query = compiler.query
-    binding = current_binding()
+    binding = raw_binding()
+    if binding is not None and binding.permits:
+        binding = current_binding()
     kind = _kind(query.get_meta().db_table, binding)
     if kind is None or (binding is not None and binding.system is not None):
         return
     scope = None if isinstance(kind, Shared) else scope_of(binding)
-    keys = {key.field: key for key in _fixed_keys(kind, scope)} if scope is not None else {}
-    links = {link.field: link for link in links_of(kind)}
+    watched = watched_columns(kind)
     for field, _model, value in query.values:
-        key = keys.get(field)
-        if key is not None:
-            assert scope is not None
+        found = watched.get(field.column)
+        if found is None:
+            continue
+        key, link = found
+        if key is not None and scope is not None and (key.dimension == "tenant" or key.dimension in scope.dimensions):
+            bound = scope.bound(key)
+            if value.__class__ is str and value == key.value(bound) and link is None:
+                continue
             for given in _results(value):
                 if isinstance(given, Value):
                     given = given.value
                 if hasattr(given, "prepare_database_save"):
                     given = given.prepare_database_save(field)
-                if hasattr(given, "resolve_expression") or not key.same(given, scope.bound(key)):
+                if hasattr(given, "resolve_expression") or not key.same(given, bound):
                     raise foreign_row(key)
-        link = links.get(field)
         if link is not None:
             check_targets(compiler.connection, link, list(_link_values(link, value)))
 
