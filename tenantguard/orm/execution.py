@@ -201,6 +201,7 @@ class ScopedExecution(_Context):
         if self.isddl or _is_ddl(self):
             raise StatementRefused("DDL changes the tables of all tenants.", mend=_SYSTEM_ONLY)
         if compiled is None and binding.raw is not None:
+            _forget_known_rows(self.root_connection)
             return True
         if not isinstance(compiled, ScopedCompiler) or type(compiled) is not self.compiler:
             raise StatementRefused(f"{self._describe()} is sent past the barrier.", mend=_RAW)
@@ -256,6 +257,8 @@ class ScopedExecution(_Context):
                         "The parameter that holds the tenant was given another value.",
                         mend="Do not name parameters of your own like the barrier's.",
                     )
+        if compiled.used_raw:
+            _forget_known_rows(self.root_connection)
         if not compiled.writes:
             return
         for name, key in compiled.write_checks:
@@ -284,7 +287,7 @@ class ScopedExecution(_Context):
                 validate_tenant_id(str(row.get(moved)))
         for check in compiled.link_checks:
             self._check_link(check, binding)
-        if compiled.isdelete:
+        if compiled.isdelete or compiled.move_checks:
             _forget_known_rows(self.root_connection)
 
     def _describe(self) -> str:
@@ -294,7 +297,7 @@ class ScopedExecution(_Context):
 
 
 def _forget_known_rows(connection: Any) -> None:
-    """Look foreign keys up again: rows that were there may be gone."""
+    """Look foreign keys up again: rows that were there may be gone, or another tenant's."""
     pinned = connection.tenantguard_pin
     if pinned is not None:
         pinned.known.clear()

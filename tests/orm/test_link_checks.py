@@ -32,7 +32,7 @@ from sqlalchemy.sql.selectable import Subquery
 
 from tenantguard import bind, service_identity, system
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
-from tenantguard.orm import protect, shared, stamp_tenant, tenant_key
+from tenantguard.orm import move_rows, protect, shared, stamp_tenant, tenant_key
 from tenantguard.orm.links import MOST_AT_ONCE, links_of
 from tenantguard.permits import allow_raw
 
@@ -315,3 +315,26 @@ def test_a_cte_that_a_foreign_key_comes_from_is_rendered_as_it_is(engine: Engine
     )
     with bind(A), engine.connect() as connection, pytest.raises(StatementRefused, match="continued elsewhere"):
         connection.execute(statement)
+
+
+def test_a_row_that_was_found_is_looked_up_again_once_rows_may_have_moved(engine: Engine) -> None:
+    own = update(folders).where(folders.c.id == 8).values(tenant="b", parent_id=None)
+
+    def by_lift(connection: Any) -> None:
+        connection.execute(own.options(move_rows(folders, reason="a splits")))
+
+    def by_text(connection: Any) -> None:
+        with allow_raw("a splits"):
+            connection.execute(text("UPDATE linked_folders SET tenant = 'b' WHERE id = 8"))
+
+    def by_driver_sql(connection: Any) -> None:
+        with allow_raw("a splits"):
+            connection.exec_driver_sql("UPDATE linked_folders SET tenant = 'b' WHERE id = 8")
+
+    for move in (by_lift, by_text, by_driver_sql):
+        with bind(A), engine.connect() as connection:
+            connection.execute(insert(folders), {"id": 8})
+            connection.execute(insert(documents), {"id": 8, "folder_id": 8})
+            move(connection)
+            with pytest.raises(ForeignTenantWrite, match="does not have"):
+                connection.execute(insert(documents), {"id": 9, "folder_id": 8})

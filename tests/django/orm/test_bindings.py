@@ -326,8 +326,16 @@ def test_a_narrowed_identity_reaches_its_own_rows(world: str) -> None:
     narrow = service_identity("x", tenant="a", dimensions={"workspace": "w1"})
     with bind(narrow), transaction.atomic(using=world):
         assert [task.workspace for task in Task.objects.all()] == ["w1"]
-        with pytest.raises(StatementRefused):
-            D.count()
+        for attempt in (
+            D.count,
+            lambda: D.create(title="x"),
+            lambda: D.bulk_create([Document(title="x"), Document(title="y")]),
+            lambda: Comment.objects.create(text="x", document_id=1),
+            lambda: D.update(title="x"),
+            lambda: D.all()._raw_delete(world),
+        ):
+            with pytest.raises(StatementRefused, match="narrowed to one workspace"), transaction.atomic(using=world):
+                attempt()
         with pytest.raises(ForeignTenantWrite), transaction.atomic(using=world):
             Task.objects.create(workspace="w2", title="x", organisation_id="a")
         with pytest.raises(ForeignTenantWrite), transaction.atomic(using=world):
@@ -411,3 +419,39 @@ def test_cached_values_belong_to_who_set_them() -> None:
 def test_values_of_a_statement_are_the_apps_own(world: str) -> None:
     with bind(A):
         assert D.filter(title=Value("' OR 1=1 --")).count() == 0
+
+
+def test_a_row_that_was_found_is_looked_up_again_once_rows_may_have_moved(world: str) -> None:
+    def by_system() -> None:
+        with system("a splits"):
+            Folder.objects.filter(name="moved").update(tenant_id="b")
+
+    def by_sql() -> None:
+        with allow_raw("a splits"), connections[world].cursor() as cursor:
+            cursor.execute("UPDATE ormtests_folder SET tenant_id = 'b' WHERE name = 'moved'")
+
+    def by_the_driver() -> None:
+        with allow_raw("a splits"):
+            connections[world].connection.cursor().execute(
+                "UPDATE ormtests_folder SET tenant_id = 'b' WHERE name = 'moved'"
+            )
+
+    for move in (by_system, by_sql, by_the_driver):
+        with bind(A), transaction.atomic(using=world):
+            folder = Folder.objects.create(name="moved")
+            D.create(title="x", folder=folder)
+            move()
+            with pytest.raises(ForeignTenantWrite), transaction.atomic(using=world):
+                D.create(title="x", folder=folder)
+            transaction.set_rollback(True, using=world)
+
+
+def test_a_row_whose_key_was_removed_or_changed_is_looked_up_again(world: str) -> None:
+    for remove in (lambda rows: rows._raw_delete(world), lambda rows: rows.update(id=77)):
+        with bind(A), transaction.atomic(using=world):
+            folder = Folder.objects.create(name="gone")
+            D.create(title="x", folder=folder).delete()
+            remove(Folder.objects.filter(pk=folder.pk))
+            with pytest.raises(ForeignTenantWrite), transaction.atomic(using=world):
+                D.create(title="x", folder_id=folder.pk)
+            transaction.set_rollback(True, using=world)

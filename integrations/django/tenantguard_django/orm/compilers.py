@@ -10,8 +10,6 @@ module does not understand does not pass.
 from collections.abc import Iterator
 from typing import Any, Final
 
-from django.core.exceptions import FullResultSet
-from django.db.models.sql import compiler as django_compilers
 from django.db.models.sql.constants import LOUTER
 from django.db.models.sql.datastructures import BaseTable, Join
 from django.db.models.sql.query import Query
@@ -21,14 +19,12 @@ from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
 from tenantguard.orm.pins import pin_of
 from tenantguard_django.orm.classify import Shared, kind_of
-from tenantguard_django.orm.criteria import Guarded, follows, guarded
+from tenantguard_django.orm.criteria import Guarded, follows
 from tenantguard_django.orm.failing import can_fail
-from tenantguard_django.orm.inserts import are_plain, keep_text, known_text, plain_rows
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
-from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
 
-__all__ = ["TOUCHED", "scoped_compiler"]
+__all__ = ["TOUCHED", "ScopedCompiler"]
 
 TOUCHED: Final = "_tenantguard_touched"
 """Set on a query once rows of tenants were read by it."""
@@ -248,146 +244,3 @@ def _while_bound(rows: Any) -> Iterator[Any]:
                 "Rows that were read for one tenant are fetched while another is bound.",
                 mend="Iterate inside the block that began the query.",
             )
-
-
-class ScopedDelete(ScopedCompiler):
-    """Mixin for DELETE."""
-
-    def _as_sql(self, query: Any) -> tuple[str, tuple[Any, ...]]:
-        name = self._quoted(query.base_table)
-        found = self.scoped(query.base_table, name, write=True)
-        where = query.where if found is None else guarded(found, query.where)
-        delete = f"DELETE FROM {name}"  # noqa: S608 - a quoted name
-        try:
-            sql, params = self.compile(where)
-        except FullResultSet:
-            return delete, ()
-        return f"{delete} WHERE {sql}", tuple(params)
-
-
-class ScopedUpdate(ScopedCompiler):
-    """Mixin for UPDATE."""
-
-    _found: tuple[str, list[object]] | None = None
-
-    def compile(self, node: Any) -> tuple[str, Any]:
-        if self._found is not None and node is self.query.where:
-            found, self._found = self._found, None
-            node = guarded(found, node)
-        if node.__class__ not in sound_classes:
-            self._check(node)
-        return super(ScopedCompiler, self).compile(node)  # type: ignore[misc]
-
-    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-        query = self.query
-        table = query.get_meta().db_table
-        self._found = self.scoped(table, self.connection.ops.quote_name(table), write=True)
-        self.pending = self._found is not None
-        if query.values:
-            check_update(self)
-        made = super().as_sql(*args, **kwargs)
-        if made[0] and query.base_table != table:
-            raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
-        return made
-
-
-class ScopedInsert(ScopedCompiler):
-    """Mixin for INSERT."""
-
-    returning_params: Any
-    plain_rows = 0
-    """How many rows of plain values the database's own compiler writes without anything of its own."""
-
-    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-        query = self.query
-        check = InsertCheck(self)
-        check.run()
-        made = known_text(self)
-        if made is None:
-            made = super(ScopedCompiler, self).as_sql(*args, **kwargs)  # type: ignore[misc]
-            keep_text(self, made)
-        if query.update_fields and (target := conflict_target(self, check)) is not None:
-            made = [self._narrowed(sql, params, *target) for sql, params in made]
-        if self.outermost:
-            made = [(sql, tuple(params)) for sql, params in made]
-            self._vouch(made)
-        assert query is self.query
-        return made
-
-    def assemble_as_sql(self, fields: Any, value_rows: Any) -> Any:
-        """Write rows of plain values in one go, as Django does after it has asked each value for SQL of its own."""
-        if len(value_rows) > self.plain_rows or not are_plain(fields, value_rows):
-            return super().assemble_as_sql(fields, value_rows)  # type: ignore[misc]
-        return [("%s",) * len(fields)] * len(value_rows), value_rows
-
-    def _narrowed(
-        self, sql: str, params: Any, suffix: str, where: str, given: list[object]
-    ) -> tuple[str, tuple[Any, ...]]:
-        before, found, after = sql.rpartition(suffix)
-        if not found or self.returning_params:
-            raise StatementRefused("An upsert is written in an unknown way.", mend="Report the versions in use.")
-        return f"{before}{suffix} WHERE {where}{after}", (*params, *given)
-
-    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
-        guard = self.connection.tenantguard
-        self.outermost = True
-        before, guard.touched = guard.touched, False
-        try:
-            rows = super(ScopedCompiler, self).execute_sql(*args, **kwargs)  # type: ignore[misc]
-        finally:
-            self.outermost = False
-            guard.vouched = ()
-            guard.touched = before
-        if self.query.on_conflict is not None:
-            InsertCheck.compare_returned(self, rows)
-        return rows
-
-
-_MIXINS: Final[dict[str, type]] = {
-    "SQLCompiler": ScopedCompiler,
-    "SQLAggregateCompiler": ScopedCompiler,
-    "SQLInsertCompiler": ScopedInsert,
-    "SQLDeleteCompiler": ScopedDelete,
-    "SQLUpdateCompiler": ScopedUpdate,
-}
-_made: Final[dict[type, type]] = {}
-
-
-_HOOKS: Final = (
-    "as_sql",
-    "_as_sql",
-    "compile",
-    "execute_sql",
-    "get_combinator_sql",
-    "get_from_clause",
-    "get_qualify_sql",
-)
-"""What a database's own compilers may not do otherwise than Django's, since the mixins stand there."""
-
-
-def _same_hooks(base: type, own: type) -> bool:
-    return all(getattr(base, hook, None) is getattr(own, hook, None) for hook in _HOOKS)
-
-
-def scoped_compiler(base: type, name: str) -> type:
-    """Return the scoped form of one of a database's compiler classes.
-
-    Args:
-        base: the class.
-        name: the name that Django asks for it by.
-
-    Raises:
-        StatementRefused: it is none that the barrier can stand in.
-    """
-    made = _made.get(base)
-    if made is None:
-        own = getattr(django_compilers, name, None)
-        if own is None or name not in _MIXINS or not issubclass(base, own) or not _same_hooks(base, own):
-            raise StatementRefused(
-                f"The compiler {base.__module__}.{base.__qualname__} is none that the barrier knows.",
-                mend="Use Django's own backends for SQLite and PostgreSQL.",
-            )
-        made = _made[base] = type(f"Scoped{name}", (_MIXINS[name], base), {"__module__": __name__})
-        if issubclass(made, ScopedInsert):
-            made.plain_rows = plain_rows(base)
-    return made

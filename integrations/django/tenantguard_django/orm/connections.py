@@ -20,10 +20,10 @@ from tenantguard.binding import current_binding
 from tenantguard.errors import ConfigurationError
 from tenantguard.permits import system
 from tenantguard_django.orm.commands import in_test_environment, install_system_commands
-from tenantguard_django.orm.compilers import scoped_compiler
 from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, release_driver, sqlite_factory
 from tenantguard_django.orm.guard import Guard
 from tenantguard_django.orm.results import install_result_pins
+from tenantguard_django.orm.write_compilers import scoped_compiler
 
 __all__ = ["GuardedWrapper", "is_protected", "machinery", "protect", "settings_of_aliases"]
 

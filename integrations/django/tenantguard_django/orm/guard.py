@@ -172,12 +172,15 @@ class Guard:
                 break
         else:
             transactional = self._check_raw(binding, sql)
+            self.known.clear()  # SQL of the app's may move or remove what was found
             if transactional:
                 self.rolled_back()
                 return self._run(execute, sql, params, many, context)
         assert binding is not None
         if binding.system is None:
             self.pin(binding)
+        elif self.known:
+            self.known.clear()  # and so may work across tenants
         if self.setting is not None:
             return self.setting.run(self, binding, lambda: self._run(execute, sql, params, many, context))
         before = self.passing, self.given
@@ -236,6 +239,7 @@ class Guard:
         ):
             return
         binding = current_binding()
+        self.known.clear()
         if binding is not None and binding.system is not None:
             return
         if binding is None or bound_id(binding, "tenant") is None:

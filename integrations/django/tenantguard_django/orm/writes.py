@@ -95,7 +95,7 @@ class InsertCheck:
                 )
             for key in _fixed_keys(kind, scope):
                 self._stamp(key, scope)
-            if scope.dimensions and not isinstance(kind, Owned):
+            if scope.dimensions:
                 predicate(kind, "", scope, compiler.connection, write=True)  # is refused where it is narrowed
         self._check_links(kind, binding)
 
@@ -215,6 +215,8 @@ def check_update(compiler: Any) -> None:
     scope = None if isinstance(kind, Shared) else scope_of(binding)
     watched = watched_columns(kind)
     for field, _model, value in query.values:
+        if field.unique:
+            compiler.connection.tenantguard.known.clear()  # another tenant's row may get the key that is given up
         found = watched.get(field.column)
         if found is None:
             continue
