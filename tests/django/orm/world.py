@@ -22,6 +22,9 @@ from tenantguard_django.orm import protect
 from tenantguard import bind, service_identity, system
 from tenantguard.errors import TenantGuardError
 from tests.django.orm.models import (
+    Board,
+    Card,
+    Clause,
     Comment,
     Country,
     Document,
@@ -30,6 +33,7 @@ from tests.django.orm.models import (
     Line,
     Note,
     Organisation,
+    Plan,
     Project,
     Reaction,
     Report,
@@ -133,6 +137,11 @@ def seed() -> None:
         Template.objects.create(id=first, org=tenant, name=f"{mark} template")
         Line.objects.create(number=first, text=f"{mark} line", **of)
         Ticket.objects.create(id=first, number=number, title=f"{mark} ticket")
+        plan = Plan.objects.create(id=first, name=f"{mark} plan", **of)
+        Clause.objects.create(id=first, text=f"{mark} clause", plan=plan)
+        board = Board.objects.create(id=first, name=f"{mark} board", **of)
+        for n, workspace in enumerate(("w1", "w2")):
+            Card.objects.create(id=first + n, text=f"{mark} card {workspace}", workspace=workspace, board=board)
         Project.objects.create(id=uuid.UUID(int=first), organisation=key, title=f"{mark} project")
         organisation = Organisation.objects.create(id=tenant, title=f"{mark} organisation")
         for workspace in ("w1", "w2"):

@@ -46,11 +46,12 @@ def _kind(table: str, binding: Binding | None) -> Kind | None:
 
 def _fixed_keys(kind: Kind, scope: Scope) -> tuple[Key, ...]:
     """Return the keys that are fixed for what is bound."""
-    if not isinstance(kind, Owned):
+    if isinstance(kind, Shared):
         return ()
     if not scope.dimensions:
-        return kind.keys
-    return (kind.key, *(key for key in kind.narrower if key.dimension in scope.dimensions))
+        return kind.keys if isinstance(kind, Owned) else ()
+    narrower = (key for key in kind.narrower if key.dimension in scope.dimensions)
+    return (kind.key, *narrower) if isinstance(kind, Owned) else tuple(narrower)
 
 
 @final
@@ -167,7 +168,7 @@ class InsertCheck:
         query = compiler.query
         if query.on_conflict is None or not compiler.returning_fields or not query.update_fields:
             return
-        if len(rows) < len(query.objs):
+        if len(rows) < len(query.objs) or None in rows:
             raise ForeignTenantWrite(
                 f"An upsert on {query.get_meta().label} met rows that the bound tenant does not have.",
                 mend="Have the tenant key in the unique constraint.",
