@@ -21,6 +21,7 @@ from tenantguard.orm.pins import pin_of
 from tenantguard_django.orm.classify import Shared, kind_of
 from tenantguard_django.orm.criteria import Guarded, follows
 from tenantguard_django.orm.failing import can_fail
+from tenantguard_django.orm.lifts import READ, WRITE, find_lift, lifts_of
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
 
@@ -28,6 +29,7 @@ __all__ = ["TOUCHED", "ScopedCompiler"]
 
 TOUCHED: Final = "_tenantguard_touched"
 """Set on a query once rows of tenants were read by it."""
+_WRITES: Final = "{}() stands on a query set that reads, and gives no right to read."
 _DJANGOS_QUERIES: Final = frozenset({Query, UpdateQuery, DeleteQuery, InsertQuery})
 
 
@@ -95,6 +97,16 @@ class ScopedCompiler:
             return None
         if kind.unsound is not None:
             self._refuse(f"the field {kind.unsound}, which writes SQL of its own", "Vouch for its class: vouch_for().")
+        lift = find_lift(self.query, WRITE if write else READ, table)
+        if lift is None and not write:
+            lift = find_lift(self.query, WRITE, table)
+            if lift is not None and lift not in lifts_of(self.connection.tenantguard.writing):
+                raise StatementRefused(_WRITES.format(lift.right), mend="Use read_across().")
+        if lift is not None:
+            if self.query.select_for_update:
+                raise StatementRefused(f"{lift.right}() locks no rows.", mend="Leave select_for_update() out.")
+            self.connection.tenantguard.lift(lift)
+            return None
         return predicate(kind, alias, scope, self.connection, write=write)
 
     def get_from_clause(self) -> tuple[list[str], list[object]]:
@@ -107,6 +119,7 @@ class ScopedCompiler:
         where_params: list[object] = []
         conditions: list[tuple[str, list[object]]] = []
         self.failing = can_fail(self.where)
+        lifted = lifts_of(query)
         quote = self._quoted
         for alias, clause in tuple(query.alias_map.items()):
             if not query.alias_refcount[alias]:
@@ -124,7 +137,7 @@ class ScopedCompiler:
                 self.met = True
                 if self.failing:
                     conditions.append(self._condition(clause, *found))
-            if found is not None and not follows(query, alias, clause):
+            if found is not None and (lifted or not follows(query, alias, clause)):
                 if cls is BaseTable:
                     wheres.append(found[0])
                     where_params.extend(found[1])
@@ -181,6 +194,8 @@ class ScopedCompiler:
                 self._check_queries(part)
         if query.explain_info is not None and query.explain_info.options:
             self._refuse("EXPLAIN with options, which can count rows of other tenants")
+        if self.outermost:
+            self._check_lifts(query)
         made = super().as_sql(*args, **kwargs)  # type: ignore[misc]
         if self.met and query.subquery and not self.outermost and self.connection.vendor == "postgresql":
             made = self._fenced(made)
@@ -190,6 +205,26 @@ class ScopedCompiler:
             made = (made[0], tuple(made[1]))  # which no execute wrapper changes in its place
             self._vouch([made])
         return made
+
+    def _check_lifts(self, query: Any) -> None:
+        """Refuse a statement that reads past the barrier otherwise than as values."""
+        binding = current_binding()
+        if binding is None or binding.system is not None:
+            return
+        for lift in lifts_of(query):
+            if lift.right != READ:
+                raise StatementRefused(
+                    _WRITES.format(lift.right),
+                    mend="Read by read_across(). If it is delete() that reads, there are rows of other models or "
+                    'receivers of signals to care for: work as each tenant, or in a block of system("why").',
+                )
+            if self.query.default_cols:
+                raise StatementRefused(
+                    "A query set that reads past the barrier would make objects of other tenants' rows.",
+                    mend="Ask for values() or values_list(), count() or aggregate().",
+                )
+        for part in query.combined_queries:
+            self._check_lifts(part)
 
     def _fenced(self, made: tuple[str, Any]) -> tuple[str, Any]:
         """Keep PostgreSQL from making a join of a subquery whose columns can fail."""
@@ -209,6 +244,9 @@ class ScopedCompiler:
         guard = self.connection.tenantguard
         touched = guard.touched
         guard.vouched = tuple([(sql, params, touched) for sql, params in statements])
+        if guard.lifted:
+            for lift in dict.fromkeys(guard.lifted):
+                lift.log()
         if touched:
             self.query.__dict__[TOUCHED] = True
 
@@ -216,12 +254,14 @@ class ScopedCompiler:
         guard = self.connection.tenantguard
         self.outermost = True
         before, guard.touched = guard.touched, False
+        lifted, guard.lifted = guard.lifted, []
         try:
             result = super().execute_sql(*args, **kwargs)  # type: ignore[misc]
         finally:
             self.outermost = False
             guard.vouched = ()
             guard.touched = before
+            guard.lifted = lifted
         self.lazy = kwargs.get("chunked_fetch", False) or bool(
             self.connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
         )

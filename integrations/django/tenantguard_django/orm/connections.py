@@ -22,6 +22,7 @@ from tenantguard.permits import system
 from tenantguard_django.orm.commands import in_test_environment, install_system_commands
 from tenantguard_django.orm.drivers import guard_driver, guarded_cursor, release_driver, sqlite_factory
 from tenantguard_django.orm.guard import Guard
+from tenantguard_django.orm.lifts import install_lifts
 from tenantguard_django.orm.results import install_result_pins
 from tenantguard_django.orm.write_compilers import scoped_compiler
 
@@ -258,6 +259,7 @@ def protect(database: Any = None) -> None:
         ConfigurationError: it is none of Django's connections, or of a database that the barrier does not know.
     """
     install_result_pins()
+    install_lifts()
     install_system_commands()
     _watch_new_connections()
     if database is None:

@@ -15,6 +15,7 @@ from typing import Any, Final, final
 from tenantguard.binding import Binding, bound_id, current_binding, raw_binding
 from tenantguard.errors import NotBound, StatementRefused, TenantMismatch
 from tenantguard.orm.pins import pin_of
+from tenantguard_django.orm.lifts import Lift
 
 __all__ = ["Guard"]
 
@@ -55,11 +56,13 @@ class Guard:
         "given",
         "inserts",
         "known",
+        "lifted",
         "passing",
         "setting",
         "told",
         "touched",
         "vouched",
+        "writing",
     )
 
     def __init__(self, connection: Any) -> None:
@@ -74,6 +77,10 @@ class Guard:
         """Text, parameters and whether a tenant's table is in it, of what the scoped compilers are about to run."""
         self.touched = False
         """Whether a compiler has met a tenant's table."""
+        self.lifted: list[Lift] = []
+        """The rights beyond the tenant that compilers have made use of."""
+        self.writing: Any = None
+        """The query of the UPDATE or DELETE that is compiled."""
         self._pin: object = None
         self._owner: object = _NO_OWNER
         self.known: dict[tuple[str, str, bool], set[Any]] = {}
@@ -147,6 +154,19 @@ class Guard:
                 mend="Leave the atomic block first: each tenant has transactions of its own.",
             )
         return True
+
+    def lift(self, lift: Lift) -> None:
+        """Note that a compiler makes use of a right beyond the tenant.
+
+        Raises:
+            StatementRefused: the database would not let it.
+        """
+        if self.setting is not None:
+            raise StatementRefused(
+                f"Row-level security shows the rows of one tenant, and {lift.right}() goes beyond them.",
+                mend="Use a database alias whose role may bypass row-level security.",
+            )
+        self.lifted.append(lift)
 
     # --- statements ----------------------------------------------------------------------------------------
 

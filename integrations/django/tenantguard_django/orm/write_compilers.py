@@ -14,14 +14,34 @@ from tenantguard.errors import StatementRefused
 from tenantguard_django.orm.compilers import ScopedCompiler
 from tenantguard_django.orm.criteria import guarded
 from tenantguard_django.orm.inserts import are_plain, keep_text, known_text, plain_rows
+from tenantguard_django.orm.lifts import MOVE, find_lift
 from tenantguard_django.orm.vouching import sound_classes
 from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
 
 __all__ = ["scoped_compiler"]
 
 
-class ScopedDelete(ScopedCompiler):
+class ScopedChange(ScopedCompiler):
+    """What UPDATE and DELETE share: what they read to find their rows is read with their rights."""
+
+    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        guard = self.connection.tenantguard
+        before, guard.writing = guard.writing, self.query
+        try:
+            return super().as_sql(*args, **kwargs)
+        finally:
+            guard.writing = before
+
+    def _check_lifts(self, query: Any) -> None:
+        pass
+
+
+class ScopedDelete(ScopedChange):
     """Mixin for DELETE."""
+
+    def _check_lifts(self, query: Any) -> None:
+        if find_lift(query, MOVE, query.get_meta().db_table) is not None:
+            raise StatementRefused("move_rows() removes no rows.", mend="Delete them without it.")
 
     def _as_sql(self, query: Any) -> tuple[str, tuple[Any, ...]]:
         name = self._quoted(query.base_table)
@@ -36,7 +56,7 @@ class ScopedDelete(ScopedCompiler):
         return f"{delete} WHERE {sql}", tuple(params)
 
 
-class ScopedUpdate(ScopedCompiler):
+class ScopedUpdate(ScopedChange):
     """Mixin for UPDATE."""
 
     _found: tuple[str, list[object]] | None = None
@@ -54,7 +74,7 @@ class ScopedUpdate(ScopedCompiler):
         table = query.get_meta().db_table
         self._found = self.scoped(table, self.connection.ops.quote_name(table), write=True)
         self.pending = self._found is not None
-        if query.values:
+        if query.values or query.related_updates:
             check_update(self)
         made = super().as_sql(*args, **kwargs)
         if made[0] and query.base_table != table:
@@ -103,12 +123,14 @@ class ScopedInsert(ScopedCompiler):
         guard = self.connection.tenantguard
         self.outermost = True
         before, guard.touched = guard.touched, False
+        lifted, guard.lifted = guard.lifted, []
         try:
             rows = super(ScopedCompiler, self).execute_sql(*args, **kwargs)  # type: ignore[misc]
         finally:
             self.outermost = False
             guard.vouched = ()
             guard.touched = before
+            guard.lifted = lifted
         if self.query.on_conflict is not None:
             InsertCheck.compare_returned(self, rows)
         return rows

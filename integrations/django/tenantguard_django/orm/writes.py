@@ -25,6 +25,8 @@ from tenantguard.binding import Binding, current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
 from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of, watched_columns
 from tenantguard_django.orm.keys import Key
+from tenantguard_django.orm.lifts import WRITE, find_lift
+from tenantguard_django.orm.moves import check_move, check_rights
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 
 __all__ = ["InsertCheck", "check_update", "conflict_target"]
@@ -215,6 +217,8 @@ def check_update(compiler: Any) -> None:
         return
     scope = None if isinstance(kind, Shared) else scope_of(binding)
     watched = watched_columns(kind)
+    moving = not isinstance(kind, Shared) and check_rights(compiler, kind)
+    across = moving or find_lift(query, WRITE, kind.table) is not None
     for field, _model, value in query.values:
         if field.unique:
             compiler.connection.tenantguard.known.clear()  # another tenant's row may get the key that is given up
@@ -222,7 +226,14 @@ def check_update(compiler: Any) -> None:
         if found is None:
             continue
         key, link = found
-        if key is not None and scope is not None and (key.dimension == "tenant" or key.dimension in scope.dimensions):
+        if key is not None and across and key.dimension == "tenant":
+            if not moving:
+                raise ForeignTenantWrite(
+                    f"The tenant key of {kind.model._meta.label} is set in rows of several tenants, which moves them.",
+                    mend="Leave it out. Rows of the bound tenant are moved by move_rows().",
+                )
+            check_move(key, kind, value)
+        elif key is not None and scope is not None and (key.dimension == "tenant" or key.dimension in scope.dimensions):
             bound = scope.bound(key)
             if value.__class__ is str and value == key.value(bound) and link is None:
                 continue
@@ -233,7 +244,14 @@ def check_update(compiler: Any) -> None:
                     given = given.prepare_database_save(field)
                 if hasattr(given, "resolve_expression") or not key.same(given, bound):
                     raise foreign_row(key)
-        if link is not None:
+        if link is not None and across:
+            if value is not None and not (isinstance(value, Value) and value.value is None):
+                raise ForeignTenantWrite(
+                    f"The foreign key {link.field.model._meta.label}.{link.field.name} was about to be set in rows of "
+                    "another tenant.",
+                    mend="Set it to NULL, or write each tenant's rows as that tenant.",
+                )
+        elif link is not None:
             check_targets(compiler.connection, link, list(_link_values(link, value)))
 
 
