@@ -21,7 +21,7 @@ from tenantguard.orm.pins import pin_of
 from tenantguard_django.orm.classify import Shared, kind_of
 from tenantguard_django.orm.criteria import Guarded, follows
 from tenantguard_django.orm.failing import can_fail
-from tenantguard_django.orm.lifts import READ, WRITE, find_lift, lifts_of
+from tenantguard_django.orm.lifts import LIFTS, READ, WRITE, find_lift, lifts_of
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
 
@@ -97,17 +97,27 @@ class ScopedCompiler:
             return None
         if kind.unsound is not None:
             self._refuse(f"the field {kind.unsound}, which writes SQL of its own", "Vouch for its class: vouch_for().")
+        if LIFTS in self.query.__dict__ and self._is_lifted(table, write=write):
+            return None
+        return predicate(kind, alias, scope, self.connection, write=write)
+
+    def _is_lifted(self, table: str, *, write: bool) -> bool:
+        """True if the query has the right to a table's rows, whosever they are.
+
+        Raises:
+            StatementRefused: it has it for something else.
+        """
         lift = find_lift(self.query, WRITE if write else READ, table)
         if lift is None and not write:
             lift = find_lift(self.query, WRITE, table)
             if lift is not None and lift not in lifts_of(self.connection.tenantguard.writing):
                 raise StatementRefused(_WRITES.format(lift.right), mend="Use read_across().")
-        if lift is not None:
-            if self.query.select_for_update:
-                raise StatementRefused(f"{lift.right}() locks no rows.", mend="Leave select_for_update() out.")
-            self.connection.tenantguard.lift(lift)
-            return None
-        return predicate(kind, alias, scope, self.connection, write=write)
+        if lift is None:
+            return False
+        if self.query.select_for_update:
+            raise StatementRefused(f"{lift.right}() locks no rows.", mend="Leave select_for_update() out.")
+        self.connection.tenantguard.lift(lift)
+        return True
 
     def get_from_clause(self) -> tuple[list[str], list[object]]:
         query = self.query
@@ -119,7 +129,7 @@ class ScopedCompiler:
         where_params: list[object] = []
         conditions: list[tuple[str, list[object]]] = []
         self.failing = can_fail(self.where)
-        lifted = lifts_of(query)
+        lifted = LIFTS in query.__dict__
         quote = self._quoted
         for alias, clause in tuple(query.alias_map.items()):
             if not query.alias_refcount[alias]:
@@ -194,7 +204,7 @@ class ScopedCompiler:
                 self._check_queries(part)
         if query.explain_info is not None and query.explain_info.options:
             self._refuse("EXPLAIN with options, which can count rows of other tenants")
-        if self.outermost:
+        if self.outermost and (LIFTS in query.__dict__ or query.combined_queries):
             self._check_lifts(query)
         made = super().as_sql(*args, **kwargs)  # type: ignore[misc]
         if self.met and query.subquery and not self.outermost and self.connection.vendor == "postgresql":

@@ -6,7 +6,6 @@ which both databases evaluate first; everywhere else nothing changes, so that in
 """
 
 from typing import Any, Final
-from weakref import WeakKeyDictionary
 
 from django.db.models import functions
 from django.db.models.expressions import (
@@ -78,8 +77,7 @@ _HARMLESS: Final = frozenset(
         functions.TruncYear,
     }
 )
-_lookups: Final[WeakKeyDictionary[type, bool]] = WeakKeyDictionary()
-"""Whether a class of lookups is Django's own."""
+_OF_DJANGO: Final = ("django.db.models.", "django.contrib.contenttypes.")
 
 
 def can_fail(node: Any) -> bool:
@@ -98,11 +96,7 @@ def can_fail(node: Any) -> bool:
     if cls is FilteredRelation:
         return can_fail(node.resolved_condition)
     if isinstance(node, Lookup):
-        known = _lookups.get(cls)
-        if known is None:
-            known = cls.__module__.startswith(("django.db.models.", "django.contrib.contenttypes."))
-            _lookups[cls] = known
-        if not known:
+        if not cls.__module__.startswith(_OF_DJANGO):
             return True
         rhs = node.rhs
         return can_fail(node.lhs) or (

@@ -16,7 +16,18 @@ from django.db.models.sql.query import Query
 
 from tenantguard.errors import ConfigurationError, StatementRefused
 
-__all__ = ["MOVE", "READ", "WRITE", "Lift", "find_lift", "install_lifts", "lifts_of", "move_rows", "read_across"]
+__all__ = [
+    "LIFTS",
+    "MOVE",
+    "READ",
+    "WRITE",
+    "Lift",
+    "find_lift",
+    "install_lifts",
+    "lifts_of",
+    "move_rows",
+    "read_across",
+]
 __all__ += ["write_across"]
 
 logger: Final = logging.getLogger("tenantguard_django.orm.lifts")
@@ -25,7 +36,8 @@ READ: Final = "read_across"
 WRITE: Final = "write_across"
 MOVE: Final = "move_rows"
 
-_LIFTS: Final = "_tenantguard_lifts"
+LIFTS: Final = "_tenantguard_lifts"
+"""Where a query has its lifts, in its ``__dict__``; most have none."""
 _Q = TypeVar("_Q", bound=QuerySet[Any])
 
 
@@ -76,13 +88,13 @@ class Lift:
 
 def lifts_of(query: Any) -> tuple[Lift, ...]:
     """Return the lifts of a query itself; none for ``None``."""
-    found = () if query is None else query.__dict__.get(_LIFTS)
+    found = () if query is None else query.__dict__.get(LIFTS)
     return tuple(one for one in found if isinstance(one, Lift)) if found else ()
 
 
 def find_lift(query: Any, right: str, table: str) -> Lift | None:
     """Return the lift that gives a query a right on a table."""
-    if _LIFTS not in query.__dict__:
+    if LIFTS not in query.__dict__:
         return None
     return next((one for one in lifts_of(query) if one.right == right and one.table == table), None)
 
@@ -103,7 +115,7 @@ def _lifted(queryset: Any, right: str, models: tuple[Any, ...], reason: str) -> 
         raise ConfigurationError(f"{right}() lifts the barrier for models.", mend=f"{right}(query_set, Model, …)")
     made = queryset.all()
     new = tuple(Lift(right, model, reason.strip()) for model in models)
-    made.query.__dict__[_LIFTS] = (*lifts_of(made.query), *new)
+    made.query.__dict__[LIFTS] = (*lifts_of(made.query), *new)
     return made
 
 

@@ -14,7 +14,7 @@ from tenantguard.errors import StatementRefused
 from tenantguard_django.orm.compilers import ScopedCompiler
 from tenantguard_django.orm.criteria import guarded
 from tenantguard_django.orm.inserts import are_plain, keep_text, known_text, plain_rows
-from tenantguard_django.orm.lifts import MOVE, find_lift
+from tenantguard_django.orm.lifts import LIFTS, MOVE, find_lift
 from tenantguard_django.orm.vouching import sound_classes
 from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
 
@@ -25,6 +25,8 @@ class ScopedChange(ScopedCompiler):
     """What UPDATE and DELETE share: what they read to find their rows is read with their rights."""
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
+        if LIFTS not in self.query.__dict__:
+            return super().as_sql(*args, **kwargs)
         guard = self.connection.tenantguard
         before, guard.writing = guard.writing, self.query
         try:
@@ -74,9 +76,10 @@ class ScopedUpdate(ScopedChange):
         table = query.get_meta().db_table
         self._found = self.scoped(table, self.connection.ops.quote_name(table), write=True)
         self.pending = self._found is not None
-        if query.values or query.related_updates:
+        if query.values or LIFTS in query.__dict__:
             check_update(self)
-        made = super().as_sql(*args, **kwargs)
+        above = super() if LIFTS in query.__dict__ else super(ScopedChange, self)
+        made = above.as_sql(*args, **kwargs)
         if made[0] and query.base_table != table:
             raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
         return made

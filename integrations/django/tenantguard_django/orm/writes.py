@@ -25,7 +25,7 @@ from tenantguard.binding import Binding, current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
 from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of, watched_columns
 from tenantguard_django.orm.keys import Key
-from tenantguard_django.orm.lifts import WRITE, find_lift
+from tenantguard_django.orm.lifts import LIFTS, WRITE, find_lift
 from tenantguard_django.orm.moves import check_move, check_rights
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 
@@ -217,8 +217,10 @@ def check_update(compiler: Any) -> None:
         return
     scope = None if isinstance(kind, Shared) else scope_of(binding)
     watched = watched_columns(kind)
-    moving = not isinstance(kind, Shared) and check_rights(compiler, kind)
-    across = moving or find_lift(query, WRITE, kind.table) is not None
+    moving = across = False
+    if LIFTS in query.__dict__ and not isinstance(kind, Shared):
+        moving = check_rights(compiler, kind)
+        across = moving or find_lift(query, WRITE, kind.table) is not None
     for field, _model, value in query.values:
         if field.unique:
             compiler.connection.tenantguard.known.clear()  # another tenant's row may get the key that is given up
