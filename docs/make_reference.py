@@ -144,8 +144,18 @@ PAGES: dict[str, tuple[str, str, tuple[str, ...]]] = {
         (
             *(
                 f"tenantguard_django.orm:{name}"
-                for name in ("protect", "is_protected", "owned", "owned_through", "shared", "classify", "vouch_for")
+                for name in (
+                    "protect",
+                    "is_protected",
+                    "owned",
+                    "owned_through",
+                    "shared",
+                    "wide",
+                    "classify",
+                    "vouch_for",
+                )
             ),
+            *(f"tenantguard_django.orm:{name}" for name in ("vouch_for", "read_across", "write_across", "move_rows")),
             *(f"tenantguard_django.orm:{name}" for name in ("check_models", "Problem", "unclassified_models")),
             "tenantguard_django.orm.rls:EnableRowLevelSecurity",
             "tenantguard_django.orm.rls:guard_transactions",

@@ -4,7 +4,7 @@ from typing import Any, ClassVar
 
 from django.db import models
 
-from tenantguard.binding import bound_id, current_binding
+from tenantguard.binding import bound_id, current_binding, raw_binding
 from tenantguard.identity import MAX_TENANT_ID_LENGTH
 from tenantguard_django.orm.marks import Mark, owned
 
@@ -16,7 +16,10 @@ def bound_tenant_id() -> str:
 
     It never raises, since models are made in many places; a row that is written without a tenant is refused.
     """
-    return bound_id(current_binding(), "tenant") or ""
+    binding = raw_binding()
+    if binding is None or binding.permits:
+        binding = current_binding()
+    return bound_id(binding, "tenant") or ""
 
 
 class TenantModel(models.Model):

@@ -7,7 +7,7 @@ from django.contrib.contenttypes.fields import GenericForeignKey, GenericRelatio
 from django.contrib.contenttypes.models import ContentType
 from django.db import models
 from tenantguard_django.models import TenantModel
-from tenantguard_django.orm import owned, owned_through, shared
+from tenantguard_django.orm import owned, owned_through, shared, wide
 
 
 @shared("countries: reference data")
@@ -97,6 +97,29 @@ class Task(models.Model):
     organisation = models.ForeignKey(Organisation, on_delete=models.CASCADE)
     workspace = models.CharField(max_length=40)
     title = models.CharField(max_length=200)
+
+
+@wide("workspace", reason="plans: every workspace sees them")
+class Plan(TenantModel):
+    name = models.CharField(max_length=200)
+
+
+@owned_through("plan")
+class Clause(models.Model):
+    plan = models.ForeignKey(Plan, on_delete=models.CASCADE, related_name="clauses")
+    text = models.CharField(max_length=200)
+
+
+@wide("workspace", reason="boards: every workspace writes on them", writable=True)
+class Board(TenantModel):
+    name = models.CharField(max_length=200)
+
+
+@owned_through("board", dimensions={"workspace": "workspace"})
+class Card(models.Model):
+    board = models.ForeignKey(Board, on_delete=models.CASCADE, related_name="cards")
+    workspace = models.CharField(max_length=40)
+    text = models.CharField(max_length=200)
 
 
 class Line(TenantModel):

@@ -26,12 +26,12 @@ django.setup()
 
 from django.core.management import call_command
 from django.db import connection
-from django.db.models import Sum, Value
+from django.db.models import F, Sum, Value
 
-from billing.models import Country, Invoice, Line, Order, Template
+from billing.models import Country, Invoice, Line, Order, Plan, Template, Ticket
 from tenantguard import allow_raw, bind, service_identity, system
 from tenantguard.errors import ForeignTenantWrite, NotBound, StatementRefused
-from tenantguard_django.orm import protect, unclassified_models
+from tenantguard_django.orm import move_rows, protect, read_across, unclassified_models, wide, write_across
 from tenantguard_django.orm.rls import EnableRowLevelSecurity
 
 protect()

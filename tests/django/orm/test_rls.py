@@ -11,7 +11,7 @@ from django.apps import apps
 from django.db import DatabaseError, connections, transaction
 from django.db.migrations.state import ProjectState
 from django.db.migrations.writer import OperationWriter
-from tenantguard_django.orm import protect
+from tenantguard_django.orm import move_rows, protect, read_across, write_across
 from tenantguard_django.orm.connections import settings_of_aliases
 from tenantguard_django.orm.rls import EnableRowLevelSecurity, Seal, guard_transactions, plan_of
 
@@ -226,6 +226,17 @@ def test_the_operation_is_written_into_a_migration() -> None:
     assert "EnableRowLevelSecurity" in text
     assert "role='app'" in text
     assert imports
+
+
+def test_a_right_beyond_the_tenant_is_refused_where_the_database_holds_its_own_line(guarded: str) -> None:
+    for attempt in (
+        lambda: read_across(D, reason="total").count(),
+        lambda: D.filter(pk__in=read_across(Folder.objects, reason="total").values("pk")).count(),
+        lambda: write_across(D, reason="ticket 12").update(pages=1),
+        lambda: move_rows(Label.objects, reason="ticket 13").update(tenant_id="c"),
+    ):
+        with bind(A), pytest.raises(StatementRefused, match="Row-level security"), transaction.atomic(using=guarded):
+            attempt()
 
 
 def test_an_unclassified_model_gets_no_policies_by_accident() -> None:

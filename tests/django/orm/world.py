@@ -23,7 +23,10 @@ from tenantguard import bind, service_identity, system
 from tenantguard.errors import TenantGuardError
 from tests.django.orm.models import (
     Badge,
+    Board,
     Bookmark,
+    Card,
+    Clause,
     Comment,
     Country,
     Document,
@@ -33,6 +36,7 @@ from tests.django.orm.models import (
     Nested,
     Note,
     Organisation,
+    Plan,
     Project,
     Reaction,
     Report,
@@ -139,6 +143,11 @@ def seed() -> None:
         Nested.objects.create(id=first, **of)
         Line.objects.create(number=first, text=f"{mark} line", **of)
         Ticket.objects.create(id=first, number=number, title=f"{mark} ticket")
+        plan = Plan.objects.create(id=first, name=f"{mark} plan", **of)
+        Clause.objects.create(id=first, text=f"{mark} clause", plan=plan)
+        board = Board.objects.create(id=first, name=f"{mark} board", **of)
+        for n, workspace in enumerate(("w1", "w2")):
+            Card.objects.create(id=first + n, text=f"{mark} card {workspace}", workspace=workspace, board=board)
         Project.objects.create(id=uuid.UUID(int=first), organisation=key, title=f"{mark} project")
         organisation = Organisation.objects.create(id=tenant, title=f"{mark} organisation")
         for workspace in ("w1", "w2"):

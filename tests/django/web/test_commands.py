@@ -118,7 +118,7 @@ def test_the_doctor_says_whose_rows_each_model_holds_and_what_each_url_demands()
     assert models["web.Comment"] == ("child", "through document, of web.Document")
     assert models["web.Language"][0] == models["auth.User"][0] == "shared"
     urls = {one["url"]: one["demands"] for one in report["urls"]}
-    assert urls["/drf/whoami"] == "a token"  # REST framework wraps the function that demands more
+    assert urls["/drf/whoami"] == "a token with documents:read"
     assert urls["/drf/outside"] == "a token with documents:read"
     assert urls["/public/open"] == "nothing: it is public"
     assert code == 1  # of the model that the tests leave unclassified on purpose

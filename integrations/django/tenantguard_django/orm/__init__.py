@@ -7,7 +7,8 @@ bound, and the doors beyond it (`system`, `allow_raw`, `read_tenants`), are the 
 from tenantguard.permits import allow_raw, read_tenants, system
 from tenantguard_django.orm.classify import classify
 from tenantguard_django.orm.connections import is_protected, protect
-from tenantguard_django.orm.marks import CONTRIB_MODELS, owned, owned_through, shared
+from tenantguard_django.orm.lifts import move_rows, read_across, write_across
+from tenantguard_django.orm.marks import CONTRIB_MODELS, owned, owned_through, shared, wide
 from tenantguard_django.orm.problems import Problem, check_models, unclassified_models
 from tenantguard_django.orm.vouching import vouch_for
 
@@ -18,12 +19,16 @@ __all__ = [
     "check_models",
     "classify",
     "is_protected",
+    "move_rows",
     "owned",
     "owned_through",
     "protect",
+    "read_across",
     "read_tenants",
     "shared",
     "system",
     "unclassified_models",
     "vouch_for",
+    "wide",
+    "write_across",
 ]

@@ -9,7 +9,7 @@ parent's, those of a ``ManyToManyField`` to the ends that belong to tenants.
 
 import re
 from collections.abc import Mapping
-from typing import Any, Final, NamedTuple, TypeAlias, final
+from typing import Any, Final
 
 from django.apps import apps
 from django.conf import settings
@@ -19,8 +19,18 @@ from django.db.models.signals import class_prepared
 
 from tenantguard.errors import ConfigurationError, TenantGuardError, UnclassifiedTable
 from tenantguard_django.orm.keys import Key
-from tenantguard_django.orm.marks import MARK, Mark, OwnedMark, SharedMark, ThroughMark, as_mark, shared
-from tenantguard_django.orm.vouching import renders_by_itself
+from tenantguard_django.orm.kinds import NO_GLOBAL, Child, Kind, Link, Owned, Shared
+from tenantguard_django.orm.marks import (
+    MARK,
+    WIDE,
+    Mark,
+    OwnedMark,
+    SharedMark,
+    ThroughMark,
+    WideMark,
+    as_mark,
+    shared,
+)
 
 __all__ = [
     "NO_GLOBAL",
@@ -36,98 +46,10 @@ __all__ = [
     "kind_of",
     "kind_of_model",
     "links_of",
+    "watched_columns",
 ]
 
-NO_GLOBAL: Final = object()
-"""The key's value of rows for everybody, where there are none."""
 _NAME: Final = re.compile(r'(?:"?[\w$ -]+"?\.)?"?[\w$ -]+"?')
-
-
-class _Kind:
-    __slots__ = ("links", "model", "table", "templates", "unsound")
-
-    def __init__(self, model: Any) -> None:
-        self.model = model
-        self.table: str = model._meta.db_table
-        self.templates: dict[object, Any] = {}
-        """Predicates as text (`tenantguard_django.orm.predicates`)."""
-        self.links: tuple[Link, ...] | None = None
-        self.unsound: str | None = _unsound_field(model)
-        """A field that writes SQL of its own, and is not vouched for."""
-
-
-@final
-class Owned(_Kind):
-    """An owned table: every row belongs to the tenant that its key names.
-
-    Args:
-        model: its model.
-        key: the tenant key.
-        narrower: the keys of dimensions inside the tenant.
-        everyone: the key's value of rows for everybody; ``None`` is NULL, `NO_GLOBAL` means that there are none.
-    """
-
-    __slots__ = ("everyone", "key", "narrower")
-
-    def __init__(self, model: Any, key: Key, narrower: tuple[Key, ...], everyone: object) -> None:
-        super().__init__(model)
-        self.key = key
-        self.narrower = narrower
-        self.everyone = everyone
-
-
-@final
-class Child(_Kind):
-    """A table without a tenant key: each row belongs to the tenant of the row that its foreign key points to.
-
-    Args:
-        model: its model.
-        field: the foreign key.
-        parent: what it points to.
-    """
-
-    __slots__ = ("field", "pairs", "parent")
-
-    def __init__(self, model: Any, field: Any, parent: "Owned | Child") -> None:
-        super().__init__(model)
-        self.field = field
-        self.pairs = tuple((own.column, theirs.column) for own, theirs in field.related_fields)
-        self.parent = parent
-
-
-@final
-class Shared(_Kind):
-    """A table whose rows belong to no tenant, by declaration.
-
-    Args:
-        model: its model.
-        reason: why.
-    """
-
-    __slots__ = ("reason",)
-
-    def __init__(self, model: Any, reason: str) -> None:
-        super().__init__(model)
-        self.reason = reason
-
-
-Kind: TypeAlias = Owned | Child | Shared
-
-
-class Link(NamedTuple):
-    """A foreign key to a table that belongs to tenants.
-
-    Args:
-        field: the field.
-        target: what it points to.
-        column: the column that it points to.
-        owns: True where it says whose the row is, so that what it points to must be the tenant's own to write.
-    """
-
-    field: Any
-    target: Owned | Child
-    column: str
-    owns: bool
 
 
 _declared: Final[dict[str, Mark]] = {}
@@ -254,13 +176,29 @@ def _read(table: str) -> Kind:
                 "differently.",
                 mend="Classify both alike.",
             )
+        written = {field.column for one in (model, other) for field in one._meta.local_concrete_fields}
+        if len({column.lower() for column in written}) < len(written):
+            raise UnclassifiedTable(
+                f"The models {model._meta.label} and {other._meta.label} write a column of their table in two ways.",
+                mend="Write it in capitals in both, or in neither.",
+            )
     return kind
 
 
 def _described(kind: Kind) -> tuple[object, ...]:
     if isinstance(kind, Owned):
-        return ("owned", kind.key.column, tuple((key.dimension, key.column) for key in kind.narrower), kind.everyone)
-    return ("child", kind.pairs, _normal(kind.parent.table)) if isinstance(kind, Child) else ("shared",)
+        return ("owned", kind.key.column, _narrowed(kind), kind.everyone, *_opened(kind.wide))
+    if isinstance(kind, Child):
+        return ("child", kind.pairs, _normal(kind.parent.table), _narrowed(kind))
+    return ("shared",)
+
+
+def _narrowed(kind: Owned | Child) -> tuple[tuple[str, str], ...]:
+    return tuple((key.dimension, key.column) for key in kind.narrower)
+
+
+def _opened(wide: WideMark | None) -> tuple[object, ...]:
+    return () if wide is None else (wide.dimensions, wide.writable)
 
 
 def _mark(model: Any) -> Mark | None:
@@ -305,7 +243,7 @@ def _classified(model: Any, above: tuple[Any, ...]) -> Kind:
                 f"The model {opts.label} is {mark!r}, and has no foreign key of that name.",
                 mend="Name a foreign key of the model's own table.",
             )
-        return _child(model, field, above)
+        return _child(model, field, above, _narrower(model, mark.dimensions))
     for parent, link in opts.parents.items():
         if link is not None and not isinstance(_classified(parent, (*above, model)), Shared):
             return _child(model, link, above)
@@ -345,19 +283,33 @@ def _owned(model: Any, mark: OwnedMark) -> Owned:
             f"The tenant key {label}.{field.name} marks rows for everybody by NULL, and may not be NULL.",
             mend="Set null=True, or give the value that marks them: owned(..., global_rows='*').",
         )
+    return Owned(model, Key(field, "tenant"), _narrower(model, mark.dimensions), everyone, _wide(model) or mark.wide)
+
+
+def _narrower(model: Any, dimensions: Mapping[str, str]) -> tuple[Key, ...]:
     narrower = []
-    for dimension, name in mark.dimensions.items():
+    for dimension, name in dimensions.items():
         narrow = _local(model, name)
         if narrow is None or not narrow.concrete or narrow.null:
             raise ConfigurationError(
-                f"The model {label} has no field {name!r} that is not NULL for the dimension {dimension!r}.",
+                f"The model {model._meta.label} has no field {name!r} that is not NULL for the dimension "
+                f"{dimension!r}.",
                 mend="Name a field that says which one a row belongs to.",
             )
         narrower.append(Key(narrow, dimension))
-    return Owned(model, Key(field, "tenant"), tuple(narrower), everyone)
+    return tuple(narrower)
 
 
-def _child(model: Any, field: Any, above: tuple[Any, ...]) -> Child:
+def _wide(model: Any) -> WideMark | None:
+    """Return what a model says itself or by an abstract base, not what a parent with a table of its own says."""
+    for base in model.__mro__:
+        if WIDE in base.__dict__ and (base is model or base._meta.abstract):
+            found = base.__dict__[WIDE]
+            return found if isinstance(found, WideMark) else None
+    return None
+
+
+def _child(model: Any, field: Any, above: tuple[Any, ...], narrower: tuple[Key, ...] = ()) -> Child:
     parent = _classified(field.remote_field.model._meta.concrete_model, (*above, model))
     if isinstance(parent, Shared):
         raise ConfigurationError(
@@ -369,7 +321,12 @@ def _child(model: Any, field: Any, above: tuple[Any, ...]) -> Child:
             f"The foreign key {model._meta.label}.{field.name} that says whose the row is may be NULL.",
             mend="Set null=False.",
         )
-    return Child(model, field, parent)
+    if _wide(model) is not None:
+        raise ConfigurationError(
+            f"The model {model._meta.label} is opened by wide(), and belongs to whom its parent belongs to.",
+            mend="Open the parent.",
+        )
+    return Child(model, field, parent, narrower)
 
 
 def _through_table(model: Any, above: tuple[Any, ...]) -> Kind:
@@ -391,18 +348,13 @@ def _check_columns(model: Any) -> None:
             )
 
 
-def _unsound_field(model: Any) -> str | None:
-    for field in model._meta.local_concrete_fields:
-        if renders_by_itself(field):
-            return f"{model._meta.label}.{field.name} ({type(field).__name__})"
-    return None
-
-
 def links_of(kind: Kind) -> tuple[Link, ...]:
-    """Return the foreign keys of a table that point to rows of tenants."""
+    """Return the foreign keys of a table that point to rows of tenants, of whichever of its models."""
     if kind.links is None:
-        found = []
-        for field in kind.model._meta.local_concrete_fields:
+        models = installed_tables().get(_normal(kind.table), [])
+        fields = [field for model in (kind.model, *models) for field in model._meta.local_concrete_fields]
+        found: dict[tuple[str, Kind, str], Link] = {}
+        for field in fields:
             if field.remote_field is None or isinstance(field.remote_field.model, str):
                 continue
             target_field = field.target_field
@@ -410,9 +362,25 @@ def links_of(kind: Kind) -> tuple[Link, ...]:
                 target = kind_of_model(target_field.model)
             except (UnclassifiedTable, ConfigurationError):
                 continue  # a table that no statement may name
-            if isinstance(target, Shared) or (isinstance(kind, Owned) and field is kind.key.field):
+            if isinstance(target, Shared) or (isinstance(kind, Owned) and field.column == kind.key.column):
                 continue
-            owns = isinstance(kind, Child) and kind.field is field
-            found.append(Link(field, target, target_field.column, owns))
-        kind.links = tuple(found)
+            owns = isinstance(kind, Child) and kind.field.column == field.column
+            found.setdefault(
+                (field.column, target, target_field.column), Link(field, target, target_field.column, owns)
+            )
+        kind.links = tuple(found.values())
     return kind.links
+
+
+def watched_columns(kind: Kind) -> dict[str, tuple[Key | None, tuple[Link, ...]]]:
+    """Return what is looked at before a column is written: the key that it holds, and where it points to."""
+    if kind.watched is None:
+        own = (
+            (kind.key, *kind.narrower) if isinstance(kind, Owned) else kind.narrower if isinstance(kind, Child) else ()
+        )
+        keys = {key.column: key for key in own}
+        links: dict[str, tuple[Link, ...]] = {}
+        for link in links_of(kind):
+            links[link.field.column] = (*links.get(link.field.column, ()), link)
+        kind.watched = {column: (keys.get(column), links.get(column, ())) for column in {*keys, *links}}
+    return kind.watched

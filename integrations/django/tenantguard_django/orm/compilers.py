@@ -7,31 +7,30 @@ text of the outermost query is handed to wall two (`tenantguard_django.orm.guard
 module does not understand does not pass.
 """
 
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from django.core.exceptions import FullResultSet
-from django.db.models.expressions import DatabaseDefault
-from django.db.models.sql import compiler as django_compilers
 from django.db.models.sql.constants import LOUTER
 from django.db.models.sql.datastructures import BaseTable, Join
+from django.db.models.sql.query import Query
+from django.db.models.sql.subqueries import DeleteQuery, InsertQuery, UpdateQuery
 
 from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
 from tenantguard.orm.pins import pin_of
-from tenantguard_django.orm.cascades import reach_of_delete
 from tenantguard_django.orm.classify import Shared, anything_owned, kind_of
-from tenantguard_django.orm.criteria import Guarded, follows, guarded
+from tenantguard_django.orm.criteria import Guarded, follows
 from tenantguard_django.orm.failing import can_fail, joins_can_fail
+from tenantguard_django.orm.lifts import LIFTS, READ, WRITE, find_lift, lifts_of
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
-from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
 
-__all__ = ["TOUCHED", "scoped_compiler"]
+__all__ = ["TOUCHED", "ScopedCompiler"]
 
 TOUCHED: Final = "_tenantguard_touched"
 """Set on a query once rows of tenants were read by it."""
+_WRITES: Final = "{}() stands on a query set that reads, and gives no right to read."
+_DJANGOS_QUERIES: Final = frozenset({Query, UpdateQuery, DeleteQuery, InsertQuery})
 
 
 class ScopedCompiler:
@@ -94,7 +93,27 @@ class ScopedCompiler:
             return None
         if kind.unsound is not None:
             self._refuse(f"the field {kind.unsound}, which writes SQL of its own", "Vouch for its class: vouch_for().")
+        if LIFTS in self.query.__dict__ and self._is_lifted(table, write=write):
+            return None
         return predicate(kind, alias, scope, self.connection, write=write)
+
+    def _is_lifted(self, table: str, *, write: bool) -> bool:
+        """True if the query has the right to a table's rows, whosever they are.
+
+        Raises:
+            StatementRefused: it has it for something else.
+        """
+        lift = find_lift(self.query, WRITE if write else READ, table)
+        if lift is None and not write:
+            lift = find_lift(self.query, WRITE, table)
+            if lift is not None and lift not in lifts_of(self.connection.tenantguard.writing):
+                raise StatementRefused(_WRITES.format(lift.right), mend="Use read_across().")
+        if lift is None:
+            return False
+        if self.query.select_for_update:
+            raise StatementRefused(f"{lift.right}() locks no rows.", mend="Leave select_for_update() out.")
+        self.connection.tenantguard.lift(lift)
+        return True
 
     def get_from_clause(self) -> tuple[list[str], list[object]]:
         query = self.query
@@ -107,6 +126,7 @@ class ScopedCompiler:
         conditions: list[tuple[str, list[object]]] = []
         self.failing = can_fail(self.where)
         relations = bool(query._filtered_relations) and joins_can_fail(query)
+        lifted = LIFTS in query.__dict__
         quote = self._quoted
         for alias, clause in tuple(query.alias_map.items()):
             if not query.alias_refcount[alias]:
@@ -122,7 +142,7 @@ class ScopedCompiler:
                 continue
             sql, given = clause.as_sql(self, self.connection)
             found = self.scoped(clause.table_name, quote(clause.table_alias))
-            own = None if found is None or follows(query, alias, clause) else found
+            own = None if found is None or (not lifted and follows(query, alias, clause)) else found
             if cls is BaseTable:
                 if own is not None:
                     wheres.append(own[0])
@@ -182,11 +202,13 @@ class ScopedCompiler:
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         query = self.query
-        if query.__class__.__module__ != "django.db.models.sql.query":
+        if query.__class__ not in _DJANGOS_QUERIES:
             self._check_queries(query)
         if query.combined_queries:
             for part in query.combined_queries:
                 self._check_queries(part)
+        if self.outermost and (LIFTS in query.__dict__ or query.combined_queries):
+            self._check_lifts(query)
         made = super().as_sql(*args, **kwargs)  # type: ignore[misc]
         if (
             query.explain_info is not None
@@ -202,6 +224,26 @@ class ScopedCompiler:
             made = (made[0], tuple(made[1]))  # which no execute wrapper changes in its place
             self._vouch([made])
         return made
+
+    def _check_lifts(self, query: Any) -> None:
+        """Refuse a statement that reads past the barrier otherwise than as values."""
+        binding = current_binding()
+        if binding is None or binding.system is not None:
+            return
+        for lift in lifts_of(query):
+            if lift.right != READ:
+                raise StatementRefused(
+                    _WRITES.format(lift.right),
+                    mend="Read by read_across(). If it is delete() that reads, there are rows of other models or "
+                    'receivers of signals to care for: work as each tenant, or in a block of system("why").',
+                )
+            if self.query.default_cols:
+                raise StatementRefused(
+                    "A query set that reads past the barrier would make objects of other tenants' rows.",
+                    mend="Ask for values() or values_list(), count() or aggregate().",
+                )
+        for part in query.combined_queries:
+            self._check_lifts(part)
 
     def _fenced(self, made: tuple[str, Any]) -> tuple[str, Any]:
         """Keep PostgreSQL from making a join of a subquery whose columns can fail."""
@@ -219,26 +261,28 @@ class ScopedCompiler:
     def _vouch(self, statements: list[Any]) -> None:
         guard = self.connection.tenantguard
         touched = guard.touched
-        guard.vouched = [(sql, params, touched) for sql, params in statements]
+        guard.vouched = tuple([(sql, params, touched) for sql, params in statements])
+        for lift in dict.fromkeys(guard.lifted):
+            lift.log()
         if touched:
             self.query.__dict__[TOUCHED] = True
 
-    @contextmanager
-    def _running(self) -> Iterator[None]:
-        """Vouch for what this compiler makes, while it runs it."""
+    def _run(self, execute: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
+        """Vouch for what this compiler makes, while Django runs it."""
         guard = self.connection.tenantguard
         self.outermost = True
         before, guard.touched = guard.touched, False
+        lifted, guard.lifted = guard.lifted, []
         try:
-            yield
+            return execute(*args, **kwargs)
         finally:
             self.outermost = False
-            guard.vouched = []
+            guard.vouched = ()
             guard.touched = before
+            guard.lifted = lifted
 
     def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
-        with self._running():
-            result = super().execute_sql(*args, **kwargs)  # type: ignore[misc]
+        result = self._run(super().execute_sql, *args, **kwargs)  # type: ignore[misc]
         self.lazy = kwargs.get("chunked_fetch", False) or bool(
             self.connection.settings_dict.get("DISABLE_SERVER_SIDE_CURSORS")
         )
@@ -274,163 +318,3 @@ def _while_bound(rows: Any) -> Iterator[Any]:
                 "Rows that were read for one tenant are fetched while another is bound.",
                 mend="Iterate inside the block that began the query.",
             )
-
-
-class ScopedDelete(ScopedCompiler):
-    """Mixin for DELETE."""
-
-    def _as_sql(self, query: Any) -> tuple[str, tuple[Any, ...]]:
-        name = self._quoted(query.base_table)
-        found = self.scoped(query.base_table, name, write=True)
-        self._check_reach(query.base_table)
-        self.connection.tenantguard.known.clear()  # another tenant's row may get the key of one that was removed
-        where = query.where if found is None else guarded(found, query.where)
-        delete = f"DELETE FROM {name}"  # noqa: S608 - a quoted name
-        try:
-            sql, params = self.compile(where)
-        except FullResultSet:
-            return delete, ()
-        return f"{delete} WHERE {sql}", tuple(params)
-
-    def _check_reach(self, table: str) -> None:
-        binding = raw_binding()
-        if binding is not None and binding.permits:
-            binding = current_binding()
-        if binding is not None and binding.system is not None:
-            return
-        narrowed = binding is not None and binding.identity is not None and bool(binding.identity.dimensions)
-        field = reach_of_delete(table, narrowed=narrowed)
-        if field is not None:
-            self._refuse(
-                f"a DELETE after which the database itself changes rows by {field}, where no predicate reaches",
-                'Use a cascade of Django\'s own, or delete in a block of system("why").',
-            )
-
-
-class ScopedUpdate(ScopedCompiler):
-    """Mixin for UPDATE."""
-
-    _found: tuple[str, list[object]] | None = None
-
-    def compile(self, node: Any) -> tuple[str, Any]:
-        if node is self.query.where and self._found is not None:
-            found, self._found = self._found, None
-            return super().compile(guarded(found, node))
-        return super().compile(node)
-
-    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-        query = self.query
-        table = query.get_meta().db_table
-        self._found = self.scoped(table, self.connection.ops.quote_name(table), write=True)
-        self.pending = self._found is not None
-        if query.values:
-            check_update(self)
-        made = super().as_sql(*args, **kwargs)
-        if made[0] and query.base_table != table:
-            raise StatementRefused("The statement is of an unknown shape.", mend="Report the versions in use.")
-        return made
-
-    def execute_returning_sql(self, *args: Any, **kwargs: Any) -> Any:
-        """Run it, and return columns of the rows: how Django 6.0 and newer save a row with expressions in it."""
-        with self._running():
-            return super().execute_returning_sql(*args, **kwargs)  # type: ignore[misc]
-
-
-class ScopedInsert(ScopedCompiler):
-    """Mixin for INSERT."""
-
-    returning_params: Any
-    _check_of_rows: InsertCheck
-
-    def pre_save_val(self, field: Any, obj: Any) -> Any:
-        value = super().pre_save_val(field, obj)  # type: ignore[misc]
-        self._check_of_rows.before_sending(field, value)
-        if isinstance(value, DatabaseDefault):  # Django 6.1 prepares those no more, and leaves the column out
-            defaults = [value.expression]
-            if field.has_db_default():
-                defaults.append(field.db_default)
-            for default in defaults:
-                self._check_of_rows.prepared(field, super().prepare_value(field, default))  # type: ignore[misc]
-        return value
-
-    def prepare_value(self, field: Any, value: Any) -> Any:
-        prepared = super().prepare_value(field, value)  # type: ignore[misc]
-        self._check_of_rows.prepared(field, prepared)
-        return prepared
-
-    def as_sql(self, *args: Any, **kwargs: Any) -> Any:
-        query = self.query
-        check = self._check_of_rows = InsertCheck(self)
-        check.run()
-        made = super(ScopedCompiler, self).as_sql(*args, **kwargs)  # type: ignore[misc]
-        check.check_links()
-        target = conflict_target(self, check)
-        if target is not None:
-            made = [self._narrowed(sql, params, *target) for sql, params in made]
-        if self.outermost:
-            made = [(sql, tuple(params)) for sql, params in made]
-            self._vouch(made)
-        assert query is self.query
-        return made
-
-    def _narrowed(
-        self, sql: str, params: Any, suffix: str, where: str, given: list[object]
-    ) -> tuple[str, tuple[Any, ...]]:
-        before, found, after = sql.rpartition(suffix)
-        if not found or self.returning_params:
-            raise StatementRefused("An upsert is written in an unknown way.", mend="Report the versions in use.")
-        return f"{before}{suffix} WHERE {where}{after}", (*params, *given)
-
-    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
-        rows = super().execute_sql(*args, **kwargs)
-        InsertCheck.compare_returned(self, rows)
-        return rows
-
-
-_MIXINS: Final[dict[str, type]] = {
-    "SQLCompiler": ScopedCompiler,
-    "SQLAggregateCompiler": ScopedCompiler,
-    "SQLInsertCompiler": ScopedInsert,
-    "SQLDeleteCompiler": ScopedDelete,
-    "SQLUpdateCompiler": ScopedUpdate,
-}
-_made: Final[dict[type, type]] = {}
-
-
-_HOOKS: Final = (
-    "as_sql",
-    "_as_sql",
-    "compile",
-    "execute_returning_sql",
-    "execute_sql",
-    "get_combinator_sql",
-    "get_from_clause",
-    "get_qualify_sql",
-)
-"""What a database's own compilers may not do otherwise than Django's, since the mixins stand there."""
-
-
-def _same_hooks(base: type, own: type) -> bool:
-    return all(getattr(base, hook, None) is getattr(own, hook, None) for hook in _HOOKS)
-
-
-def scoped_compiler(base: type, name: str) -> type:
-    """Return the scoped form of one of a database's compiler classes.
-
-    Args:
-        base: the class.
-        name: the name that Django asks for it by.
-
-    Raises:
-        StatementRefused: it is none that the barrier can stand in.
-    """
-    made = _made.get(base)
-    if made is None:
-        own = getattr(django_compilers, name, None)
-        if own is None or name not in _MIXINS or not issubclass(base, own) or not _same_hooks(base, own):
-            raise StatementRefused(
-                f"The compiler {base.__module__}.{base.__qualname__} is none that the barrier knows.",
-                mend="Use Django's own backends for SQLite and PostgreSQL.",
-            )
-        made = _made[base] = type(f"Scoped{name}", (_MIXINS[name], base), {"__module__": __name__})
-    return made

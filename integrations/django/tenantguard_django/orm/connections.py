@@ -20,7 +20,6 @@ from tenantguard.binding import current_binding
 from tenantguard.errors import ConfigurationError
 from tenantguard.permits import system
 from tenantguard_django.orm.commands import in_test_environment, install_system_commands
-from tenantguard_django.orm.compilers import scoped_compiler
 from tenantguard_django.orm.drivers import (
     guard_driver,
     guarded_cursor,
@@ -29,7 +28,9 @@ from tenantguard_django.orm.drivers import (
     sqlite_factory,
 )
 from tenantguard_django.orm.guard import Guard
+from tenantguard_django.orm.lifts import install_lifts
 from tenantguard_django.orm.results import install_result_pins
+from tenantguard_django.orm.write_compilers import scoped_compiler
 
 __all__ = ["GuardedWrapper", "is_protected", "machinery", "protect", "settings_of_aliases"]
 
@@ -173,8 +174,13 @@ def _install(connection: Any) -> None:
     ops = connection.ops
     original = type(ops).compiler
 
+    scoped: dict[str, type] = {}
+
     def compiler(name: str) -> type:
-        return scoped_compiler(original(ops, name), name)
+        made = scoped.get(name)
+        if made is None:
+            made = scoped[name] = scoped_compiler(original(ops, name), name)
+        return made
 
     ops.compiler = compiler
     last = ops.last_executed_query
@@ -268,6 +274,7 @@ def protect(database: Any = None) -> None:
         ConfigurationError: it is none of Django's connections, or of a database that the barrier does not know.
     """
     install_result_pins()
+    install_lifts()
     install_system_commands()
     _watch_new_connections()
     if database is None:

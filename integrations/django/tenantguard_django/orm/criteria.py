@@ -56,7 +56,7 @@ def guarded(found: tuple[str, list[object]], criteria: Any) -> Guarded:
 def follows(query: Any, alias: str, clause: Any) -> bool:
     """True for a child table whose predicate follows from its parent's, which the same FROM joins by the owning key."""
     kind = kind_of(clause.table_name)
-    if not isinstance(kind, Child):
+    if not isinstance(kind, Child) or kind.narrower:
         return False
     if clause.__class__ is Join:
         if clause.filtered_relation is not None and can_fail(clause.filtered_relation):

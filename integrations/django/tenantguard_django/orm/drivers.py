@@ -61,12 +61,13 @@ def sqlite_factory(base: Any, guard: Guard, known: dict[type, type]) -> type:
         known: the cursor classes that the connection has already.
     """
     base = base or sqlite3.Connection
+    plain = base.cursor
 
     def cursor(self: Any, factory: Any = sqlite3.Cursor) -> Any:
-        if isinstance(factory, type):
-            return base.cursor(self, guarded_cursor(factory, guard, known))
-        guard.check_cursor()  # what a function makes can't be told to ask
-        return base.cursor(self, factory)
+        if not isinstance(factory, type):
+            guard.check_cursor()  # what a function makes can't be told to ask
+            return plain(self, factory)
+        return plain(self, known.get(factory) or guarded_cursor(factory, guard, known))
 
     members: dict[str, Any] = {"cursor": cursor, "__module__": __name__}
     for name in ("execute", "executemany", "executescript"):

@@ -77,8 +77,6 @@ _HARMLESS: Final = frozenset(
         functions.TruncYear,
     }
 )
-
-
 _LOOKUPS: Final = (
     "django.db.models.lookups",
     "django.db.models.fields.related_lookups",
@@ -98,7 +96,9 @@ def can_fail(node: Any) -> bool:
         return False
     cls = node.__class__
     if cls is WhereNode:
-        return any(can_fail(child) for child in node.children)
+        return any(map(can_fail, node.children))
+    if cls is Col:
+        return False
     if cls is FilteredRelation:
         return node.resolved_condition is None or can_fail(node.resolved_condition)
     if isinstance(node, Lookup):

@@ -16,6 +16,7 @@ from tenantguard.binding import Binding, bound_id, current_binding, raw_binding
 from tenantguard.errors import NotBound, StatementRefused, TenantMismatch
 from tenantguard.orm.pins import pin_of
 from tenantguard_django.orm.classify import anything_owned
+from tenantguard_django.orm.lifts import Lift
 
 __all__ = ["Guard"]
 
@@ -37,6 +38,7 @@ _DDL: Final = frozenset(
 _WORD: Final = re.compile(r"(?:\s|\(|--[^\n]*\n|/\*.*?\*/)*([A-Za-z]+)", re.DOTALL)
 _COMMENTS: Final = re.compile(r"\s*(?:/\*(?:(?!\*/|/\*).)*\*/\s*)*", re.DOTALL)
 _NO_OWNER: Final = object()
+_NOTHING: Final = ()
 
 
 @final
@@ -54,12 +56,15 @@ class Guard:
         "door",
         "entered",
         "given",
+        "inserts",
         "known",
+        "lifted",
         "passing",
         "setting",
         "told",
         "touched",
         "vouched",
+        "writing",
     )
 
     def __init__(self, connection: Any) -> None:
@@ -70,14 +75,20 @@ class Guard:
         """The statement that was decided on, while it runs."""
         self.given: Any = None
         """Its parameters."""
-        self.vouched: list[tuple[Any, Any, bool]] = []
+        self.vouched: tuple[tuple[Any, Any, bool], ...] = _NOTHING
         """Text, parameters and whether a tenant's table is in it, of what the scoped compilers are about to run."""
         self.touched = False
         """Whether a compiler has met a tenant's table."""
+        self.lifted: list[Lift] = []
+        """The rights beyond the tenant that compilers have made use of."""
+        self.writing: Any = None
+        """The query of the UPDATE or DELETE that is compiled."""
         self._pin: object = None
         self._owner: object = _NO_OWNER
         self.known: dict[tuple[str, str, bool], set[Any]] = {}
         """The rows that foreign keys were found to point to, in this transaction."""
+        self.inserts: dict[object, Any] = {}
+        """Texts of INSERT (`tenantguard_django.orm.inserts`)."""
         self.setting: Any = None
         """Tells PostgreSQL whose transaction it is (`tenantguard_django.orm.rls`)."""
         self.told: object = _NO_OWNER
@@ -149,6 +160,19 @@ class Guard:
             )
         return True
 
+    def lift(self, lift: Lift) -> None:
+        """Note that a compiler makes use of a right beyond the tenant.
+
+        Raises:
+            StatementRefused: the database would not let it.
+        """
+        if self.setting is not None:
+            raise StatementRefused(
+                f"Row-level security shows the rows of one tenant, and {lift.right}() goes beyond them.",
+                mend="Use a database alias whose role may bypass row-level security.",
+            )
+        self.lifted.append(lift)
+
     # --- statements ----------------------------------------------------------------------------------------
 
     def __call__(self, execute: Callable[..., Any], sql: Any, params: Any, many: bool, context: dict[str, Any]) -> Any:
@@ -166,7 +190,7 @@ class Guard:
         binding = raw_binding()
         if binding is not None and binding.permits:
             binding = current_binding()
-        vouched, self.vouched = self.vouched, []
+        vouched, self.vouched = self.vouched, _NOTHING
         for index, (text, given, touched) in enumerate(vouched):
             if text is sql and given is params and not many:
                 self.vouched = vouched[index + 1 :]

@@ -101,6 +101,25 @@ class Key:
         )
         self._values: dict[tuple[str, str], Any] = {}
 
+    def field_of(self, opts: Any) -> Any:
+        """Return the field that a model has for the key's column: its own, where two models are of one table.
+
+        Args:
+            opts: the ``_meta`` of the model.
+
+        Raises:
+            StatementRefused: it has none.
+        """
+        if opts.concrete_model is self.field.model:
+            return self.field
+        for field in opts.local_concrete_fields:
+            if field.column == self.column:
+                return field
+        raise StatementRefused(
+            f"The model {opts.label} has no field for the column {self.column!r}, which says whose a row is.",
+            mend=f"Give it one like that of {self.field.model._meta.label}, or write by that model.",
+        )
+
     def value(self, bound: str) -> object:
         """Return what the field of a row must hold.
 

@@ -86,13 +86,19 @@ def _count(connection: Any, link: Link, scope: Scope, values: Iterable[Any], bin
     return run()
 
 
-def link_values(link: Link, value: Any, connection: Any) -> Iterator[Any]:
+def link_values(link: Link, field: Any, value: Any, connection: Any) -> Iterator[Any]:
     """Give what a foreign key is about to be sent as by an UPDATE.
+
+    Args:
+        link: the foreign key.
+        field: the field of the model that is updated, which may be another one of the same table.
+        value: what it is set to.
+        connection: Django's.
 
     Raises:
         ForeignTenantWrite: an expression computes it.
     """
-    for given in results_of(link.field, value):
+    for given in results_of(field, value):
         if isinstance(given, Value):
             prepared = sent(given, connection)
         elif hasattr(given, "resolve_expression"):
@@ -101,8 +107,8 @@ def link_values(link: Link, value: Any, connection: Any) -> Iterator[Any]:
             continue
         else:
             if hasattr(given, "prepare_database_save"):
-                given = given.prepare_database_save(link.field)
-            prepared = link.field.get_db_prep_save(given, connection)
+                given = given.prepare_database_save(field)
+            prepared = field.get_db_prep_save(given, connection)
         if hasattr(prepared, "as_sql"):
             raise computed(link)
         if prepared is not None:

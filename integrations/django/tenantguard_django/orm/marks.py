@@ -13,10 +13,11 @@ from typing import Any, Final, TypeAlias, TypeVar, final
 
 from tenantguard.errors import ConfigurationError
 
-__all__ = ["CONTRIB_MODELS", "MARK", "Mark", "OwnedMark", "SharedMark", "ThroughMark", "as_mark", "owned", "shared"]
-__all__ += ["owned_through"]
+__all__ = ["CONTRIB_MODELS", "MARK", "WIDE", "Mark", "OwnedMark", "SharedMark", "ThroughMark", "WideMark", "as_mark"]
+__all__ += ["owned", "owned_through", "shared", "wide"]
 
 MARK: Final = "_tenantguard_mark"
+WIDE: Final = "_tenantguard_wide"
 
 GlobalRows: TypeAlias = bool | int | str | uuid.UUID
 _M = TypeVar("_M", bound=type)
@@ -52,12 +53,15 @@ class Mark:
 class OwnedMark(Mark):
     """The mark of a model with a tenant key."""
 
-    __slots__ = ("dimensions", "field", "global_rows")
+    __slots__ = ("dimensions", "field", "global_rows", "wide")
 
-    def __init__(self, field: str, dimensions: Mapping[str, str], global_rows: GlobalRows) -> None:
+    def __init__(
+        self, field: str, dimensions: Mapping[str, str], global_rows: GlobalRows, wide: "WideMark | None" = None
+    ) -> None:
         self.field = field
         self.dimensions = dict(dimensions)
         self.global_rows = global_rows
+        self.wide = wide
 
     def __repr__(self) -> str:
         return f"owned({self.field!r})"
@@ -67,10 +71,11 @@ class OwnedMark(Mark):
 class ThroughMark(Mark):
     """The mark of a child model."""
 
-    __slots__ = ("field",)
+    __slots__ = ("dimensions", "field")
 
-    def __init__(self, field: str) -> None:
+    def __init__(self, field: str, dimensions: Mapping[str, str]) -> None:
         self.field = field
+        self.dimensions = dict(dimensions)
 
     def __repr__(self) -> str:
         return f"owned_through({self.field!r})"
@@ -89,8 +94,38 @@ class SharedMark(Mark):
         return f"shared({self.reason!r})"
 
 
+@final
+class WideMark:
+    """What a model says of dimensions that it has no key for. Call it with a model to put it there."""
+
+    __slots__ = ("dimensions", "reason", "writable")
+
+    def __init__(self, dimensions: frozenset[str], reason: str, writable: bool) -> None:
+        self.dimensions = dimensions
+        self.reason = reason
+        self.writable = writable
+
+    def __call__(self, model: _M) -> _M:
+        """Open a model, or an abstract base and all that inherit from it.
+
+        Raises:
+            ConfigurationError: it is no model.
+        """
+        if not hasattr(model, "_meta"):
+            raise ConfigurationError(f"{model!r} is no Django model.", mend="Decorate the model class.")
+        setattr(model, WIDE, self)
+        return model
+
+    def __repr__(self) -> str:
+        return f"wide({', '.join(map(repr, sorted(self.dimensions)))})"
+
+
 def owned(
-    field: str = "tenant_id", *, dimensions: Mapping[str, str] | None = None, global_rows: GlobalRows = False
+    field: str = "tenant_id",
+    *,
+    dimensions: Mapping[str, str] | None = None,
+    global_rows: GlobalRows = False,
+    wide: WideMark | None = None,
 ) -> OwnedMark:
     """Declare a model to be owned: ``@owned("organisation")``.
 
@@ -100,16 +135,18 @@ def owned(
         dimensions: the fields of narrower dimensions, by dimension: ``{"workspace": "workspace_id"}``.
         global_rows: which rows belong to everybody: ``True`` for those whose key is NULL, or a value that is no
             tenant's id, such as ``"*"``. Every tenant reads them beside its own; they are written in a system context.
+        wide: the dimensions that the model has no key for and is open in, for models that are classified by name; the
+            decorator `wide` does the same.
 
     Raises:
         ConfigurationError: the field's name is no text.
     """
     if not isinstance(field, str) or not field:
         raise ConfigurationError("owned() needs the name of the key field.", mend='For example owned("organisation").')
-    return OwnedMark(field, dimensions or {}, global_rows)
+    return OwnedMark(field, dimensions or {}, global_rows, wide)
 
 
-def owned_through(field: str) -> ThroughMark:
+def owned_through(field: str, *, dimensions: Mapping[str, str] | None = None) -> ThroughMark:
     """Declare a model to belong to the tenant of the row that a foreign key points to: ``@owned_through("document")``.
 
     It works at any depth. Children of multi-table inheritance and the tables that a ``ManyToManyField`` makes need no
@@ -117,6 +154,7 @@ def owned_through(field: str) -> ThroughMark:
 
     Args:
         field: the foreign key's name; it may not be NULL.
+        dimensions: the model's own fields of narrower dimensions; the parent is asked as well.
 
     Raises:
         ConfigurationError: the field's name is no text.
@@ -125,7 +163,34 @@ def owned_through(field: str) -> ThroughMark:
         raise ConfigurationError(
             "owned_through() needs the name of a foreign key.", mend='For example owned_through("document").'
         )
-    return ThroughMark(field)
+    return ThroughMark(field, dimensions or {})
+
+
+def wide(*dimensions: str, reason: str, writable: bool = False) -> WideMark:
+    """Let those who are narrowed in a dimension read a model without a key for it.
+
+    Without this, an identity that is narrowed to a workspace is refused every model that has no workspace field, since
+    nothing says which rows are its own: ``@wide("workspace", reason="plans: every workspace sees them")``. It stands
+    beside the model's class: children ask their parent.
+
+    Args:
+        dimensions: the dimensions that the model is wider than.
+        reason: why, in words that an auditor understands.
+        writable: True where they may write to it as well.
+
+    Raises:
+        ConfigurationError: no dimension or no reason is given.
+    """
+    if not dimensions or not all(isinstance(name, str) and name and name != "tenant" for name in dimensions):
+        raise ConfigurationError(
+            "wide() needs dimensions inside the tenant.", mend='For example wide("workspace", reason="…").'
+        )
+    if not isinstance(reason, str) or not reason.strip():
+        raise ConfigurationError(
+            "wide() needs a reason in words.",
+            mend='For example: wide("workspace", reason="plans: every workspace sees them").',
+        )
+    return WideMark(frozenset(dimensions), reason.strip(), writable)
 
 
 def shared(reason: str) -> SharedMark:

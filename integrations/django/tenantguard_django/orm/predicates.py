@@ -130,7 +130,14 @@ def _written(
         condition = _written(kind.parent, parent, scope, connection, write, depth + 1, slots)
         # Every part is a quoted name or written here.
         table = f"{quote(kind.parent.table)} {parent}"
-        return f"EXISTS (SELECT 1 FROM {table} WHERE {joined} AND {condition})"  # noqa: S608
+        exists = f"EXISTS (SELECT 1 FROM {table} WHERE {joined} AND {condition})"  # noqa: S608
+        narrowed = []
+        for own_key in kind.narrower:
+            if own_key.dimension in scope.dimensions:
+                text, times = own_key.compare(f"{alias}.{quote(own_key.column)}", connection.vendor)
+                narrowed.append(text)
+                slots.extend([own_key] * times)
+        return f"({' AND '.join((exists, *narrowed))})" if narrowed else exists
     vendor = connection.vendor
     column = f"{alias}.{quote(kind.key.column)}"
     text, times = kind.key.compare(column, vendor)
@@ -145,11 +152,8 @@ def _written(
     for dimension in sorted(scope.dimensions):
         key = next((one for one in kind.narrower if one.dimension == dimension), None)
         if key is None:
-            raise StatementRefused(
-                f"The bound identity is narrowed to one {dimension}, and the model {kind.model._meta.label} does not "
-                f"say which {dimension} its rows belong to.",
-                mend=f'Name its field: owned(..., dimensions={{"{dimension}": "field"}}).',
-            )
+            check_wide(kind, dimension, write=write)
+            continue
         text, times = key.compare(f"{alias}.{quote(key.column)}", vendor)
         own.append(text)
         slots.extend([key] * times)
@@ -161,6 +165,28 @@ def _written(
     text, times = kind.key.compare(column, vendor)
     slots.extend([_Fixed(kind.key, kind.everyone)] * times)
     return f"(({condition}) OR {text})"
+
+
+def check_wide(kind: Owned, dimension: str, *, write: bool) -> None:
+    """Refuse a model without the key of a dimension that the identity is narrowed in, unless it is declared open.
+
+    Raises:
+        StatementRefused: it is not.
+    """
+    wide, label = kind.wide, kind.model._meta.label
+    if wide is None or dimension not in wide.dimensions:
+        raise StatementRefused(
+            f"The bound identity is narrowed to one {dimension}, and the model {label} does not say which {dimension} "
+            "its rows belong to.",
+            mend=f'Name its field: owned(..., dimensions={{"{dimension}": "field"}}), or declare it open: '
+            f'@wide("{dimension}", reason="…").',
+        )
+    if write and not wide.writable:
+        raise StatementRefused(
+            f"The model {label} is wider than the {dimension} that the bound identity is narrowed to, so it is only "
+            "read.",
+            mend=f'Use an identity of the whole tenant, or declare wide("{dimension}", reason="…", writable=True).',
+        )
 
 
 class _Fixed:

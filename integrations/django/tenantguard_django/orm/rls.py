@@ -68,7 +68,9 @@ def metadata_of(alias: str = "default", columns: Mapping[str, Iterable[str]] | N
 def _key_columns(kind: Kind) -> set[str]:
     if isinstance(kind, Owned):
         return {key.column for key in (kind.key, *kind.narrower)}
-    return {own for own, _ in kind.pairs} if isinstance(kind, Child) else set()
+    if isinstance(kind, Child):
+        return {own for own, _ in kind.pairs} | {key.column for key in kind.narrower}
+    return set()
 
 
 def _info(kind: Kind) -> dict[Any, Any]:
@@ -78,7 +80,10 @@ def _info(kind: Kind) -> dict[Any, Any]:
         return marks.owned_through(*(own for own, _ in kind.pairs))
     everyone: Any = {NO_GLOBAL: False, None: True}.get(kind.everyone, kind.everyone)
     dimensions = {key.dimension: key.column for key in kind.narrower}
-    return marks.owned(kind.key.column, dimensions=dimensions, global_rows=everyone)
+    info = marks.owned(kind.key.column, dimensions=dimensions, global_rows=everyone)
+    if kind.wide is not None:
+        info |= marks.wide(*sorted(kind.wide.dimensions), reason=kind.wide.reason, writable=kind.wide.writable)
+    return info
 
 
 def _table(metadata: MetaData, kind: Kind, known: set[str] | None) -> None:
@@ -86,11 +91,14 @@ def _table(metadata: MetaData, kind: Kind, known: set[str] | None) -> None:
     if '"' in opts.db_table:
         raise ConfigurationError(f"The table of {opts.label} is named with quotes.", mend="Name it without.")
     made: list[Any] = []
+    narrower = kind.narrower if isinstance(kind, Child) else ()
     for field in opts.local_concrete_fields:
         if known is not None and field.column not in known:
             continue
         type_ = column_type(field) or NullType()
-        made.append(Column(field.column, type_, primary_key=field.primary_key, nullable=field.null))
+        key = next((one for one in narrower if one.field is field), None)
+        info = marks.scope_key(key.dimension) if key is not None else {}
+        made.append(Column(field.column, type_, primary_key=field.primary_key, nullable=field.null, info=info))
         if field.remote_field is not None and field.db_constraint:
             target = field.target_field
             owns = isinstance(kind, Child) and kind.field is field

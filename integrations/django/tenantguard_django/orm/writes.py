@@ -5,26 +5,18 @@ fixtures, related managers. A value that an expression computes is refused for a
 foreign key is in `tenantguard_django.orm.links`.
 """
 
+from collections.abc import Container
 from typing import Any, Final, final
 
-from django.db.models.expressions import (
-    DatabaseDefault,
-    Value,
-)
+from django.db.models.expressions import DatabaseDefault, Value
 
-from tenantguard.binding import Binding, current_binding
+from tenantguard.binding import Binding, current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
-from tenantguard_django.orm.classify import (
-    Child,
-    Kind,
-    Link,
-    Owned,
-    Shared,
-    kind_of,
-    links_of,
-)
+from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of, watched_columns
 from tenantguard_django.orm.keys import VALUE_METHODS, Key, is_plain
+from tenantguard_django.orm.lifts import LIFTS, WRITE, find_lift
 from tenantguard_django.orm.links import check_targets, computed, link_values, results_of, sent
+from tenantguard_django.orm.moves import check_move, check_rights
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 
 __all__ = ["InsertCheck", "check_update", "conflict_target"]
@@ -44,9 +36,12 @@ def _kind(table: str, binding: Binding | None) -> Kind | None:
 
 def _fixed_keys(kind: Kind, scope: Scope) -> tuple[Key, ...]:
     """Return the keys that are fixed for what is bound."""
-    if not isinstance(kind, Owned):
+    if isinstance(kind, Shared):
         return ()
-    return (kind.key, *(key for key in kind.narrower if key.dimension in scope.dimensions))
+    if not scope.dimensions:
+        return kind.keys if isinstance(kind, Owned) else ()
+    narrower = (key for key in kind.narrower if key.dimension in scope.dimensions)
+    return (kind.key, *narrower) if isinstance(kind, Owned) else tuple(narrower)
 
 
 @final
@@ -57,16 +52,20 @@ class InsertCheck:
         compiler: the INSERT's.
     """
 
-    __slots__ = ("compiler", "keys", "kind", "links", "own", "scope")
+    __slots__ = ("compiler", "keys", "kind", "links", "own", "scope", "watched")
 
     def __init__(self, compiler: Any) -> None:
         self.compiler = compiler
         self.kind: Kind | None = None
         self.scope: Scope | None = None
-        self.keys: dict[Any, tuple[Key, object]] = {}
-        self.links: dict[Any, tuple[Link, list[Any]]] = {}
-        self.own: dict[Any, list[Any]] = {}
-        """What is sent for the fields that rows may point to in their own statement."""
+        self.keys: dict[str, tuple[Key, object]] = {}
+        """The keys that are fixed, and their values, by column: more than one model may be of a table."""
+        self.links: dict[str, list[tuple[Link, list[Any]]]] = {}
+        """The foreign keys, and what is sent for them, by column."""
+        self.own: dict[str, list[Any]] = {}
+        """What is sent for the columns that rows may point to in their own statement."""
+        self.watched: Container[str] = ()
+        """The columns whose values are looked at as they are sent."""
 
     def run(self) -> None:
         """Stamp and compare.
@@ -75,7 +74,9 @@ class InsertCheck:
             TenantGuardError: a row is another tenant's, points to another's row, or nobody is bound.
         """
         compiler, query = self.compiler, self.compiler.query
-        binding = current_binding()
+        binding = raw_binding()
+        if binding is not None and binding.permits:
+            binding = current_binding()
         kind = self.kind = _kind(query.get_meta().db_table, binding)
         if kind is None:
             compiler.connection.tenantguard.touched = True
@@ -101,30 +102,35 @@ class InsertCheck:
         query = self.compiler.query
         bound = scope.bound(key)
         expected = key.value(bound)
-        self.keys[key.field] = key, expected
-        if key.field not in query.fields:
-            query.fields = [*query.fields, key.field]
+        self.keys[key.column] = key, expected
+        field = key.field_of(query.get_meta())
+        if field not in query.fields:
+            query.fields = [*query.fields, field]
+        attname = field.attname
         for obj in query.objs:
-            given = getattr(obj, key.attname)
+            given = getattr(obj, attname)
             if given.__class__ is str and given == expected:
                 continue
             if isinstance(given, DatabaseDefault) or given in _UNSET:
-                setattr(obj, key.attname, expected)
+                setattr(obj, attname, expected)
                 continue
             if isinstance(given, Value):
                 given = given.value
             if hasattr(given, "resolve_expression") or not key.same(given, bound):
                 raise foreign_row(key)
-            setattr(obj, key.attname, expected)  # and nothing that would be sent otherwise than it looks
+            setattr(obj, attname, expected)  # and nothing that would be sent otherwise than it looks
 
     def _check_given(self, kind: Owned | Child) -> None:
         """In a system context, rows name their tenant themselves."""
-        if not isinstance(kind, Owned) or getattr(self.compiler.query, "raw", False):
+        query = self.compiler.query
+        if not isinstance(kind, Owned) or getattr(query, "raw", False):
             return
-        for obj in self.compiler.query.objs:
-            if not hasattr(obj, kind.key.attname):
-                return  # a model of a migration from before the key
-            given = getattr(obj, kind.key.attname)
+        column = kind.key.column
+        field = next((one for one in query.get_meta().local_concrete_fields if one.column == column), None)
+        if field is None:
+            return  # a model of a migration from before the key
+        for obj in query.objs:
+            given = getattr(obj, field.attname)
             if isinstance(given, DatabaseDefault) or given in _UNSET:
                 mend = "Give it, or bind an identity inside the system context."
                 if kind.everyone is None:
@@ -137,8 +143,17 @@ class InsertCheck:
     def _see_links(self, kind: Kind, binding: Binding | None) -> None:
         if binding is not None and binding.system is not None:
             return
-        self.links = {link.field: (link, []) for link in links_of(kind) if link.field in self.compiler.query.fields}
-        self.own = {link.field.target_field: [] for link, _ in self.links.values() if link.target is kind}
+        self.watched = self.keys
+        links = links_of(kind)
+        if not links:
+            return
+        columns = {field.column for field in self.compiler.query.fields}
+        for link in links:
+            if link.field.column in columns:
+                self.links.setdefault(link.field.column, []).append((link, []))
+                if link.target is kind:
+                    self.own[link.column] = []
+        self.watched = {*self.keys, *self.links, *self.own}
 
     def before_sending(self, field: Any, value: Any) -> None:
         """Compare a tenant key once all of a row's fields may have run code of theirs on the row.
@@ -150,7 +165,7 @@ class InsertCheck:
         Raises:
             ForeignTenantWrite: it is another tenant's.
         """
-        found = self.keys.get(field)
+        found = self.keys.get(field.column)
         if found is not None and (value.__class__ is not found[1].__class__ or value != found[1]):
             raise foreign_row(found[0])
 
@@ -161,21 +176,21 @@ class InsertCheck:
             field: the field.
             value: what its own code has made of the row's value.
         """
-        own = self.own.get(field)
+        own = self.own.get(field.column)
         if own is not None and not hasattr(value, "as_sql"):
             own.append(value)
-        found = self.links.get(field)
+        found = self.links.get(field.column)
         if found is None or value is None:
             return
-        link, wanted = found
         if isinstance(value, DatabaseDefault):
             value = value.expression
         if isinstance(value, Value):
             value = sent(value, self.compiler.connection)
-        if hasattr(value, "as_sql"):
-            raise computed(link)
-        if value is not None:
-            wanted.append(value)
+        for link, wanted in found:
+            if hasattr(value, "as_sql"):
+                raise computed(link)
+            if value is not None:
+                wanted.append(value)
 
     def check_links(self) -> None:
         """Look up what the foreign keys of the rows point to.
@@ -184,11 +199,12 @@ class InsertCheck:
             ForeignTenantWrite: the bound tenant does not have it.
         """
         connection = self.compiler.connection
-        for link, wanted in self.links.values():
-            if link.target is self.kind:
-                own = self.own[link.field.target_field]
-                wanted = [value for value in wanted if value not in own]
-            check_targets(connection, link, wanted)
+        for found in self.links.values():
+            for link, wanted in found:
+                if link.target is self.kind:
+                    own = self.own[link.column]
+                    wanted = [value for value in wanted if value not in own]
+                check_targets(connection, link, wanted)
 
     @staticmethod
     def compare_returned(compiler: Any, rows: list[Any]) -> None:
@@ -200,7 +216,7 @@ class InsertCheck:
         query = compiler.query
         if query.on_conflict is None or not compiler.returning_fields or not query.update_fields:
             return
-        if len(rows) < len(query.objs):
+        if len(rows) < len(query.objs) or None in rows:
             raise ForeignTenantWrite(
                 f"An upsert on {query.get_meta().label} met rows that the bound tenant does not have.",
                 mend="Have the tenant key in the unique constraint.",
@@ -239,29 +255,52 @@ def check_update(compiler: Any) -> None:
         NotBound: no tenant is bound.
     """
     query = compiler.query
-    binding = current_binding()
+    binding = raw_binding()
+    if binding is not None and binding.permits:
+        binding = current_binding()
     kind = _kind(query.get_meta().db_table, binding)
     if kind is None or (binding is not None and binding.system is not None):
         return
     scope = None if isinstance(kind, Shared) else scope_of(binding)
-    keys = {key.field: key for key in _fixed_keys(kind, scope)} if scope is not None else {}
-    links = {link.field: link for link in links_of(kind)}
+    watched = watched_columns(kind)
+    moving = across = False
+    if LIFTS in query.__dict__ and not isinstance(kind, Shared):
+        moving = check_rights(compiler, kind)
+        across = moving or find_lift(query, WRITE, kind.table) is not None
     for field, _model, value in query.values:
         if field.unique:
             compiler.connection.tenantguard.known.clear()  # another tenant's row may get the key that is given up
-        key = keys.get(field)
-        if key is not None:
-            assert scope is not None
+        found = watched.get(field.column)
+        if found is None:
+            continue
+        key, links = found
+        if key is not None and across and key.dimension == "tenant":
+            if not moving:
+                raise ForeignTenantWrite(
+                    f"The tenant key of {kind.model._meta.label} is set in rows of several tenants, which moves them.",
+                    mend="Leave it out. Rows of the bound tenant are moved by move_rows().",
+                )
+            check_move(key, kind, value)
+        elif key is not None and scope is not None and (key.dimension == "tenant" or key.dimension in scope.dimensions):
+            bound = scope.bound(key)
+            if value.__class__ is str and value == key.value(bound) and not links:
+                continue
             for given in results_of(field, value):
                 if isinstance(given, Value) and _is_plain_value(given):
                     given = given.value
                 if hasattr(given, "prepare_database_save"):
                     given = given.prepare_database_save(field)
-                if hasattr(given, "resolve_expression") or not key.same(given, scope.bound(key)):
+                if hasattr(given, "resolve_expression") or not key.same(given, bound):
                     raise foreign_row(key)
-        link = links.get(field)
-        if link is not None:
-            check_targets(compiler.connection, link, list(link_values(link, value, compiler.connection)))
+        for link in links:
+            if not across:
+                check_targets(compiler.connection, link, list(link_values(link, field, value, compiler.connection)))
+            elif value is not None and not (isinstance(value, Value) and value.value is None):
+                raise ForeignTenantWrite(
+                    f"The foreign key {link.field.model._meta.label}.{link.field.name} was about to be set in rows of "
+                    "another tenant.",
+                    mend="Set it to NULL, or write each tenant's rows as that tenant.",
+                )
 
 
 def _is_plain_value(value: Value) -> bool:

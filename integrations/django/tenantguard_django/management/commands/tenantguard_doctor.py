@@ -15,9 +15,9 @@ from django.core.management.base import BaseCommand, CommandParser
 from django.urls import URLPattern, URLResolver, get_resolver
 
 from tenantguard.errors import TenantGuardError
-from tenantguard.scopes import required_scopes
 from tenantguard_django.checks import TAG
 from tenantguard_django.conf import read_once
+from tenantguard_django.demands import demands_of
 
 __all__ = ["Command"]
 
@@ -88,16 +88,6 @@ def _line(cells: tuple[str, ...], widths: list[int]) -> str:
     return "  ".join(cell.ljust(width) for cell, width in zip(cells, widths, strict=True)).rstrip()
 
 
-def _described(message: Any) -> dict[str, str | None]:
-    return {
-        "id": message.id,
-        "level": _level(message),
-        "message": str(message.msg),
-        "hint": message.hint,
-        "object": _name(message.obj),
-    }
-
-
 def _level(message: Any) -> str:
     return "ERROR" if message.level >= django_checks.ERROR else "WARNING"
 
@@ -144,10 +134,4 @@ def _demands(path: str, view: Any) -> str:
             return "nothing: it is public"
         if found.sessions is not None and found.sessions.paths(scope):
             return "a session, or a token"
-    scopes = set(required_scopes(view)) | set(
-        required_scopes(getattr(getattr(view, "view_class", None), "dispatch", None))
-    )
-    permissions = getattr(getattr(view, "cls", None), "permission_classes", ())
-    for permission in permissions:
-        scopes |= set(getattr(permission, "required", ()))
-    return f"a token with {' '.join(sorted(scopes))}" if scopes else "a token"
+    return demands_of(view)
