@@ -7,7 +7,7 @@ import psycopg.conninfo
 import pytest
 from django.db import connections
 
-from tests.django.orm.world import database
+from tests.django.orm.world import database, use_alias
 
 
 def postgres_settings(url: str) -> dict[str, object]:
@@ -38,10 +38,11 @@ def postgres_world(postgres_module_url: str) -> Iterator[str]:
 
 
 @pytest.fixture(scope="module", params=["sqlite", "postgresql"])
-def world(request: pytest.FixtureRequest) -> str:
+def world(request: pytest.FixtureRequest) -> Iterator[str]:
     """The alias of a seeded database, to which everything without ``using()`` goes."""
     name: str = request.getfixturevalue("sqlite_world" if request.param == "sqlite" else "postgres_world")
-    return name
+    with use_alias(name):  # the other one may have been set up since
+        yield name
 
 
 @pytest.fixture(scope="session", autouse=True)
