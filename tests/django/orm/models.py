@@ -212,6 +212,20 @@ class Badge(TenantModel):
     document = models.ForeignKey(Document, null=True, on_delete=models.CASCADE, to_field="slug", related_name="+")
 
 
+@owned("whose")
+class DocumentRow(models.Model):
+    """A second model of the documents' table, with other names and without foreign keys."""
+
+    whose = models.CharField(max_length=128, db_column="tenant_id")
+    title = models.CharField(max_length=200)
+    pages = models.IntegerField(default=1)
+    folder_number = models.BigIntegerField(null=True, db_column="folder_id")
+
+    class Meta:
+        managed = False
+        db_table = "ormtests_document"
+
+
 class Forgotten(models.Model):
     text = models.CharField(max_length=200)
 

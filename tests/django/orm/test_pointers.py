@@ -9,7 +9,18 @@ from django.db.models.expressions import DatabaseDefault
 from django.db.models.functions import Cast, Lower
 
 from tenantguard import read_tenants
-from tests.django.orm.models import Badge, Bookmark, Comment, Document, Folder, Moved, Nested, Pinned, Template
+from tests.django.orm.models import (
+    Badge,
+    Bookmark,
+    Comment,
+    Document,
+    DocumentRow,
+    Folder,
+    Moved,
+    Nested,
+    Pinned,
+    Template,
+)
 from tests.django.orm.world import FIRST_OF_B, Attack, verdict
 
 D, BS = Document.objects, FIRST_OF_B
@@ -38,6 +49,26 @@ class Elsewhere(models.CharField):
 
 
 REFUSED: dict[str, Attack] = {
+    "another's row that is said to be made by the same statement": lambda: Folder.objects.bulk_create(
+        [Folder(id=BS, name="x"), Folder(id=4_000_000, name="x", parent_id=BS)], ignore_conflicts=True
+    ),
+    "the same by an upsert": lambda: Folder.objects.bulk_create(
+        [Folder(id=BS, name="x"), Folder(id=4_000_000, name="x", parent_id=BS)],
+        update_conflicts=True,
+        update_fields=["name"],
+        unique_fields=["id"],
+    ),
+    "created by another model of the table": lambda: DocumentRow.objects.create(title="x", folder_number=BS),
+    "created in bulk by another model of the table": lambda: DocumentRow.objects.bulk_create(
+        [DocumentRow(title="x"), DocumentRow(title="x", folder_number=BS)]
+    ),
+    "updated by another model of the table": lambda: DocumentRow.objects.update(folder_number=BS),
+    "updated with an expression by another model of the table": lambda: DocumentRow.objects.update(
+        folder_number=F("id") + BS
+    ),
+    "saved by another model of the table": lambda: _pointed_by_number(DocumentRow.objects.get(pk=1)),
+    "another's by another model of the table": lambda: DocumentRow.objects.create(title="x", whose="b"),
+    "given away by another model of the table": lambda: DocumentRow.objects.update(whose="b"),
     "a key that another field's code moves": lambda: Moved.objects.create(to="b"),
     "a key that another field's code moves, in bulk": lambda: Moved.objects.bulk_create([Moved(), Moved(to="b")]),
     "a key that another field's code makes an expression": lambda: Moved.objects.create(to=Lower(Value("B"))),
@@ -102,6 +133,16 @@ REFUSED: dict[str, Attack] = {
 }
 
 SCOPED: dict[str, tuple[Attack, Any]] = {
+    "another model of the table": (lambda: DocumentRow.objects.count(), 4),
+    "another's row by another model of the table": (lambda: DocumentRow.objects.filter(pk=BS).update(title="x"), 0),
+    "created by another model": (lambda: DocumentRow.objects.create(title="x", folder_number=1).whose, "a"),
+    "updated by another model": (lambda: DocumentRow.objects.filter(pk=1).update(folder_number=2), 1),
+    "rows that point to each other": (
+        lambda: len(
+            Folder.objects.bulk_create([Folder(id=4_000_000, name="x"), Folder(id=4_000_001, parent_id=4_000_000)])
+        ),
+        2,
+    ),
     "a row that moves nowhere": (lambda: Moved.objects.create() and Moved.objects.count(), 1),
     "a row that points to itself": (lambda: Nested.objects.create(id=4_000_000, outer_id=4_000_000).pk, 4_000_000),
     "own row where b is read": (reading_b(lambda: D.create(title="x", folder_id=1).folder_id), 1),
@@ -123,6 +164,11 @@ SCOPED: dict[str, tuple[Attack, Any]] = {
     "everybody's row": (lambda: Bookmark.objects.filter(pk=1).update(folder=2), 1),
     "global rows where b is read": (reading_b(lambda: Template.objects.filter(org=None).count()), 1),
 }
+
+
+def _pointed_by_number(document: Any) -> None:
+    document.folder_number = BS
+    document.save()
 
 
 def _pointed(document: Any) -> None:

@@ -15,6 +15,7 @@ from uuid import UUID
 from django.db.models.sql.compiler import SQLInsertCompiler
 
 from tenantguard_django.orm.keys import is_plain
+from tenantguard_django.orm.writes import InsertCheck
 
 __all__ = ["are_plain", "keep_text", "known_text", "plain_rows"]
 
@@ -68,11 +69,12 @@ def _key(compiler: Any) -> tuple[object, ...]:
     return query.get_meta().db_table, tuple(map(id, query.fields)), tuple(map(id, compiler.returning_fields or ()))
 
 
-def known_text(compiler: Any) -> list[tuple[str, tuple[Any, ...]]] | None:
+def known_text(compiler: Any, check: InsertCheck) -> list[tuple[str, tuple[Any, ...]]] | None:
     """Return an INSERT with the text that is known for its fields; ``None`` where there is none.
 
     Args:
         compiler: the INSERT's.
+        check: looks at what is sent.
     """
     query = compiler.query
     if query.on_conflict is not None or len(query.objs) != 1:
@@ -83,10 +85,11 @@ def known_text(compiler: Any) -> list[tuple[str, tuple[Any, ...]]] | None:
     obj = query.objs[0]
     values = []
     for field in query.fields:
-        value = compiler.value_of(field, obj)
+        value = compiler.prepare_value(field, compiler.pre_save_val(field, obj))
         if value.__class__ not in _PLAIN and hasattr(value, "as_sql"):
             return None
         values.append(value)
+    check.look(query.fields, (values,))
     return [(kept.text, tuple(values))]
 
 

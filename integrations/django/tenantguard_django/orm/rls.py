@@ -181,11 +181,11 @@ class EnableRowLevelSecurity(Operation):
         connection = editor.connection
         if connection.vendor != "postgresql":
             return
-        columns = {
-            model._meta.db_table: [field.column for field in model._meta.local_concrete_fields]
-            for model in state.apps.get_models(include_auto_created=True)
-            if not model._meta.proxy
-        }
+        columns: dict[str, set[str]] = {}  # of all models of a table, which may be more than one
+        for model in state.apps.get_models(include_auto_created=True):
+            if not model._meta.proxy:
+                found = columns.setdefault(model._meta.db_table, set())
+                found.update(field.column for field in model._meta.local_concrete_fields)
         plan = plan_of(connection.alias, role=self.role, schema=self.schema, sealed=self.sealed, columns=columns)
         for block in plan.down() if down else plan.up():
             for statement in block:

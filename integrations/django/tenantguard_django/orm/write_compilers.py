@@ -8,7 +8,6 @@ scoped as any SELECT is (`tenantguard_django.orm.compilers`). What is written is
 from typing import Any, Final
 
 from django.core.exceptions import FullResultSet
-from django.db.models.expressions import DatabaseDefault
 from django.db.models.sql import compiler as django_compilers
 
 from tenantguard.binding import current_binding, raw_binding
@@ -115,36 +114,11 @@ class ScopedInsert(ScopedCompiler):
     """How many rows of plain values the database's own compiler writes without anything of its own."""
     _check_of_rows: InsertCheck
 
-    def pre_save_val(self, field: Any, obj: Any) -> Any:
-        value = super().pre_save_val(field, obj)  # type: ignore[misc]
-        check = self._check_of_rows
-        if field.column in check.watched:
-            check.before_sending(field, value)
-            if isinstance(value, DatabaseDefault):  # Django 6.1 prepares those no more, and leaves the column out
-                defaults = [value.expression]
-                if field.has_db_default():
-                    defaults.append(field.db_default)
-                for default in defaults:
-                    check.prepared(field, super().prepare_value(field, default))  # type: ignore[misc]
-        return value
-
-    def prepare_value(self, field: Any, value: Any) -> Any:
-        prepared = super().prepare_value(field, value)  # type: ignore[misc]
-        if field.column in self._check_of_rows.watched:
-            self._check_of_rows.prepared(field, prepared)
-        return prepared
-
-    def value_of(self, field: Any, obj: Any) -> Any:
-        """Return what a field of a row is sent as, as Django asks for it."""
-        if field.column in self._check_of_rows.watched:
-            return self.prepare_value(field, self.pre_save_val(field, obj))
-        return super().prepare_value(field, super().pre_save_val(field, obj))  # type: ignore[misc]
-
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         query = self.query
         check = self._check_of_rows = InsertCheck(self)
         check.run()
-        made = known_text(self)
+        made = known_text(self, check)
         if made is None:
             made = super(ScopedCompiler, self).as_sql(*args, **kwargs)  # type: ignore[misc]
             keep_text(self, made)
@@ -158,7 +132,11 @@ class ScopedInsert(ScopedCompiler):
         return made
 
     def assemble_as_sql(self, fields: Any, value_rows: Any) -> Any:
-        """Write rows of plain values in one go, as Django does after it has asked each value for SQL of its own."""
+        """Look at what is sent, and write rows of plain values in one go.
+
+        Django does the same after it has asked each value for SQL of its own.
+        """
+        self._check_of_rows.look(fields, value_rows)
         if len(value_rows) > self.plain_rows or not are_plain(fields, value_rows):
             return super().assemble_as_sql(fields, value_rows)  # type: ignore[misc]
         return [("%s",) * len(fields)] * len(value_rows), value_rows

@@ -5,7 +5,7 @@ fixtures, related managers. A value that an expression computes is refused for a
 foreign key is in `tenantguard_django.orm.links`.
 """
 
-from collections.abc import Container
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, Final, final
 
 from django.db.models.expressions import DatabaseDefault, Value
@@ -22,6 +22,7 @@ from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 __all__ = ["InsertCheck", "check_update", "conflict_target"]
 
 _UNSET: Final = (None, "")
+_LEFT_OUT: Final = DatabaseDefault(Value(None))
 
 
 def _kind(table: str, binding: Binding | None) -> Kind | None:
@@ -52,20 +53,16 @@ class InsertCheck:
         compiler: the INSERT's.
     """
 
-    __slots__ = ("compiler", "keys", "kind", "links", "own", "scope", "watched")
+    __slots__ = ("compiler", "keys", "kind", "links", "scope")
 
     def __init__(self, compiler: Any) -> None:
         self.compiler = compiler
         self.kind: Kind | None = None
         self.scope: Scope | None = None
-        self.keys: dict[str, tuple[Key, object]] = {}
-        """The keys that are fixed, and their values, by column: more than one model may be of a table."""
-        self.links: dict[str, list[tuple[Link, list[Any]]]] = {}
-        """The foreign keys, and what is sent for them, by column."""
-        self.own: dict[str, list[Any]] = {}
-        """What is sent for the columns that rows may point to in their own statement."""
-        self.watched: Container[str] = ()
-        """The columns whose values are looked at as they are sent."""
+        self.keys: list[tuple[Key, object]] = []
+        """The keys that are fixed, and what must be sent for them."""
+        self.links: list[tuple[Link, list[Any]]] = []
+        """The foreign keys, and what is sent for them."""
 
     def run(self) -> None:
         """Stamp and compare.
@@ -96,13 +93,15 @@ class InsertCheck:
                 self._stamp(key, scope)
             if scope.dimensions or not isinstance(kind, Owned):
                 predicate(kind, "", scope, compiler.connection, write=True)  # is refused where it is narrowed
-        self._see_links(kind, binding)
+        if binding is None or binding.system is None:
+            columns = {field.column for field in query.fields} if (links := links_of(kind)) else ()
+            self.links = [(link, []) for link in links if link.field.column in columns]
 
     def _stamp(self, key: Key, scope: Scope) -> None:
         query = self.compiler.query
         bound = scope.bound(key)
         expected = key.value(bound)
-        self.keys[key.column] = key, expected
+        self.keys.append((key, key.parameter(bound, self.compiler.connection)))
         field = key.field_of(query.get_meta())
         if field not in query.fields:
             query.fields = [*query.fields, field]
@@ -140,57 +139,55 @@ class InsertCheck:
                     mend=mend,
                 )
 
-    def _see_links(self, kind: Kind, binding: Binding | None) -> None:
-        if binding is not None and binding.system is not None:
-            return
-        self.watched = self.keys
-        links = links_of(kind)
-        if not links:
-            return
-        columns = {field.column for field in self.compiler.query.fields}
-        for link in links:
-            if link.field.column in columns:
-                self.links.setdefault(link.field.column, []).append((link, []))
-                if link.target is kind:
-                    self.own[link.column] = []
-        self.watched = {*self.keys, *self.links, *self.own}
-
-    def before_sending(self, field: Any, value: Any) -> None:
-        """Compare a tenant key once all of a row's fields may have run code of theirs on the row.
+    def look(self, fields: Sequence[Any], rows: Sequence[Sequence[Any]]) -> None:
+        """Look at rows as they are sent, once their fields' own code has made of them what it makes.
 
         Args:
-            field: the field.
-            value: what its ``pre_save`` has made of the row's value.
+            fields: the fields of the columns that are sent; ``None`` stands for a row without any.
+            rows: the values of each row, in the order of the fields.
 
         Raises:
-            ForeignTenantWrite: it is another tenant's.
+            ForeignTenantWrite: a row is another tenant's, or a foreign key is computed.
         """
-        found = self.keys.get(field.column)
-        if found is not None and (value.__class__ is not found[1].__class__ or value != found[1]):
-            raise foreign_row(found[0])
-
-    def prepared(self, field: Any, value: Any) -> None:
-        """Note what a foreign key is about to be sent as.
-
-        Args:
-            field: the field.
-            value: what its own code has made of the row's value.
-        """
-        own = self.own.get(field.column)
-        if own is not None and not hasattr(value, "as_sql"):
-            own.append(value)
-        found = self.links.get(field.column)
-        if found is None or value is None:
+        if not self.keys and not self.links:
             return
-        if isinstance(value, DatabaseDefault):
-            value = value.expression
-        if isinstance(value, Value):
-            value = sent(value, self.compiler.connection)
-        for link, wanted in found:
-            if hasattr(value, "as_sql"):
-                raise computed(link)
-            if value is not None:
-                wanted.append(value)
+        columns = [None if field is None else field.column for field in fields]
+        for key, expected in self.keys:
+            if key.column not in columns:
+                raise foreign_row(key)
+            index = columns.index(key.column)
+            for row in rows:
+                value = row[index]
+                if value.__class__ is not expected.__class__ or value != expected:
+                    raise foreign_row(key)
+        if not self.links:
+            return
+        sent_for = {column: [row[index] for row in rows] for index, column in enumerate(columns)}
+        for link, wanted in self.links:
+            wanted.extend(self._pointed_to(link, sent_for))
+            if link.target is self.kind and self.compiler.query.on_conflict is None:
+                # Rows may point to each other, unless another tenant's row may be there in the place of one.
+                own = sent_for.get(link.column, ())
+                wanted[:] = [value for value in wanted if value not in own]
+
+    def _pointed_to(self, link: Link, sent_for: Mapping[str | None, list[Any]]) -> Iterator[Any]:
+        compiler, column = self.compiler, link.field.column
+        field = next(field for field in compiler.query.fields if field.column == column)
+        for value in sent_for.get(column, (_LEFT_OUT,)):  # as Django 6.1 does with what the database fills in
+            given = [value]
+            if isinstance(value, DatabaseDefault):
+                if not field.has_db_default():
+                    raise computed(link)
+                given = [compiler.prepare_value(field, one) for one in (value.expression, field.db_default)]
+            for one in given:
+                if isinstance(one, DatabaseDefault):
+                    one = one.expression
+                if isinstance(one, Value):
+                    one = sent(one, compiler.connection)
+                if hasattr(one, "as_sql"):
+                    raise computed(link)
+                if one is not None:
+                    yield one
 
     def check_links(self) -> None:
         """Look up what the foreign keys of the rows point to.
@@ -198,13 +195,8 @@ class InsertCheck:
         Raises:
             ForeignTenantWrite: the bound tenant does not have it.
         """
-        connection = self.compiler.connection
-        for found in self.links.values():
-            for link, wanted in found:
-                if link.target is self.kind:
-                    own = self.own[link.column]
-                    wanted = [value for value in wanted if value not in own]
-                check_targets(connection, link, wanted)
+        for link, wanted in self.links:
+            check_targets(self.compiler.connection, link, wanted)
 
     @staticmethod
     def compare_returned(compiler: Any, rows: list[Any]) -> None:
