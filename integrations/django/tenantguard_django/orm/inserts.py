@@ -21,6 +21,7 @@ __all__ = ["are_plain", "keep_text", "known_text", "plain_rows"]
 
 _PLAIN: Final = frozenset({bool, bytes, float, int, str, type(None), date, datetime, Decimal, UUID})
 """Classes of values that are no expressions."""
+_PER_VALUE: Final = ("field_as_sql", "pre_save_val", "prepare_value")
 _MOST_KEPT: Final = 2_000
 
 
@@ -35,7 +36,7 @@ def plain_rows(base: Any) -> int:
     Args:
         base: its class for INSERT.
     """
-    if base.field_as_sql is not SQLInsertCompiler.field_as_sql:
+    if any(getattr(base, name) is not getattr(SQLInsertCompiler, name) for name in _PER_VALUE):
         return 0
     if base.assemble_as_sql is SQLInsertCompiler.assemble_as_sql:
         return sys.maxsize
@@ -82,10 +83,14 @@ def known_text(compiler: Any, check: InsertCheck) -> list[tuple[str, tuple[Any, 
     kept = compiler.connection.tenantguard.inserts.get(_key(compiler))
     if kept is None:
         return None
-    obj = query.objs[0]
+    obj, raw, connection = query.objs[0], query.raw, compiler.connection
     values = []
     for field in query.fields:
-        value = compiler.prepare_value(field, compiler.pre_save_val(field, obj))
+        value = getattr(obj, field.attname) if raw else field.pre_save(obj, add=True)
+        if value.__class__ in _PLAIN:
+            value = field.get_db_prep_save(value, connection=connection)
+        else:
+            value = compiler.prepare_value(field, value)
         if value.__class__ not in _PLAIN and hasattr(value, "as_sql"):
             return None
         values.append(value)

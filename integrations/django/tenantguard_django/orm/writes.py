@@ -101,9 +101,9 @@ class InsertCheck:
         query = self.compiler.query
         bound = scope.bound(key)
         expected = key.value(bound)
-        self.keys.append((key, key.parameter(bound, self.compiler.connection)))
+        self.keys.append((key, expected if key.text else key.parameter(bound, self.compiler.connection)))
         field = key.field_of(query.get_meta())
-        if field not in query.fields:
+        if key.column not in [one.column for one in query.fields]:
             query.fields = [*query.fields, field]
         attname = field.attname
         for obj in query.objs:
@@ -151,7 +151,7 @@ class InsertCheck:
         """
         if not self.keys and not self.links:
             return
-        columns = [None if field is None else field.column for field in fields]
+        columns = [field and field.column for field in fields]
         for key, expected in self.keys:
             if key.column not in columns:
                 raise foreign_row(key)
