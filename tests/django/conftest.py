@@ -79,12 +79,17 @@ if not settings.configured:
     django.setup()
 
 
-@pytest.fixture(scope="session", autouse=True)
-def django_tables() -> None:
-    """The tables of the installed apps in the default database, made before a test declares further models."""
+def make_tables() -> None:
+    """Make the tables of the installed apps in the default database."""
     from django.core.management import call_command
 
     from tenantguard import system
 
     with system("the tables of the tests"):
         call_command("migrate", run_syncdb=True, verbosity=0)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def django_tables() -> None:
+    """The tables, made before a test declares further models."""
+    make_tables()

@@ -26,7 +26,7 @@ from tenantguard.middleware import TenantGuardMiddleware as Door
 from tenantguard.rules import AUTHORIZATION
 from tenantguard.tenancy import settle_tenant
 from tenantguard.tokens import Verified
-from tenantguard_django.bridge import run_blocking
+from tenantguard_django.bridge import check_threads, run_blocking
 from tenantguard_django.conf import get_settings
 from tenantguard_django.exchange import Exchange, scope_of
 from tenantguard_django.refusals import Answers, noted_refusal
@@ -55,6 +55,7 @@ class TenantGuardMiddleware:
 
     Raises:
         ImproperlyConfigured: the setting ``TENANTGUARD`` is not usable.
+        ConfigurationError: a WSGI worker has greenlets in the place of threads.
     """
 
     sync_capable = True
@@ -69,6 +70,8 @@ class TenantGuardMiddleware:
         self._is_async = iscoroutinefunction(get_response)
         if self._is_async:
             markcoroutinefunction(cast(Any, self))
+        else:
+            check_threads()
         app = self._serve_inside if self._is_async else self._note
         self._door = Door(app, guard)
         self._answers = Answers(guard)
