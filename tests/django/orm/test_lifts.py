@@ -470,7 +470,7 @@ def test_a_lift_needs_a_query_set_a_model_and_a_reason() -> None:
 
 
 def test_each_execution_is_logged(world: str, caplog: pytest.LogCaptureFixture) -> None:
-    caplog.set_level(logging.WARNING, "tenantguard_django.orm.lifts")
+    caplog.set_level(logging.WARNING, "tenantguard.orm.lifts")
     with bind(A):
         lifted = read_across(D, reason="total on the status page")
         str(lifted.values("pk").query)

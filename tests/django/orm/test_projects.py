@@ -43,6 +43,7 @@ def test_its_own_tests_stay_green(settings_of_database: dict[str, object]) -> No
     done = run(settings_of_database, "test", "--verbosity", "1")
     assert done.returncode == 0, done.stderr[-4000:]
     assert "OK" in done.stderr
+    assert "all installed models are declared shared" in done.stderr
 
 
 def test_it_migrates_forwards_and_backwards(settings_of_database: dict[str, object]) -> None:

@@ -7,6 +7,7 @@ What Django makes itself follows from what it is made of: the tables of multi-ta
 parent's, those of a ``ManyToManyField`` to the ends that belong to tenants.
 """
 
+import logging
 import re
 from collections.abc import Mapping
 from typing import Any, Final
@@ -49,6 +50,7 @@ __all__ = [
     "watched_columns",
 ]
 
+logger: Final = logging.getLogger("tenantguard.orm.classify")
 _NAME: Final = re.compile(r'(?:"?[\w$ -]+"?\.)?"?[\w$ -]+"?')
 
 
@@ -156,7 +158,10 @@ def anything_owned() -> bool:
             models = [model for models in installed_tables().values() for model in models]
         except AppRegistryNotReady:
             return True
-        _anything_owned.append(not models or any(map(belongs_to_tenants, models)))
+        owned = not models or any(map(belongs_to_tenants, models))
+        if not owned:
+            logger.warning("all installed models are declared shared: where nobody is bound, SQL of the app's own runs")
+        _anything_owned.append(owned)
     return _anything_owned[0]
 
 

@@ -30,7 +30,7 @@ __all__ = [
 ]
 __all__ += ["write_across"]
 
-logger: Final = logging.getLogger("tenantguard_django.orm.lifts")
+logger: Final = logging.getLogger("tenantguard.orm.lifts")
 
 READ: Final = "read_across"
 WRITE: Final = "write_across"
