@@ -1,4 +1,4 @@
-"""``python -m tests.mutations``: takes each check of the barrier away, one at a time, and asks whether a test notices.
+"""``python -m tests.mutations [django]``: takes each check of the barrier away, one at a time, and asks whether a test notices.
 
 It ends with 1 if a mutant survives that is not in `tests.mutations.accepted`.
 """
@@ -21,7 +21,7 @@ from tests.mutations.accepted import ACCEPTED
 from tests.mutations.chosen import chosen
 from tests.mutations.derived import Mutant, derived
 from tests.mutations.runner import Reached, Run, Worker
-from tests.mutations.selection import FIRST
+from tests.mutations.selection import SELECTIONS
 
 
 def arguments() -> argparse.Namespace:
@@ -29,6 +29,7 @@ def arguments() -> argparse.Namespace:
         prog="python -m tests.mutations",
         description="Take each check of the barrier away, one at a time, and see whether a test turns red.",
     )
+    parser.add_argument("orm", nargs="?", choices=SELECTIONS, default="sqlalchemy", help="whose barrier")
     parser.add_argument("--only", metavar="PATTERN", default="", help="a regular expression, as 'orm/writes: visit_'")
     parser.add_argument("--jobs", type=int, default=1, metavar="N", help="test runs at once (default: 1)")
     parser.add_argument("--limit", type=float, default=120, metavar="SECONDS", help="of one test run (default: 120)")
@@ -41,15 +42,16 @@ def arguments() -> argparse.Namespace:
     return parser.parse_args()
 
 
-def mutants() -> list[Mutant]:
-    return [mutant for module in FIRST for mutant in (*derived(module), *chosen(module))]
+def mutants(orm: str) -> list[Mutant]:
+    """Return all mutants of the barrier for one ORM."""
+    return [mutant for module in SELECTIONS[orm].first for mutant in (*derived(module), *chosen(module))]
 
 
 def main() -> int:
     options = arguments()
     console = Console(soft_wrap=True, highlight=False)
-    everyone = mutants()
-    names = {str(mutant) for mutant in everyone}
+    everyone = mutants(options.orm)
+    names = {str(mutant) for one in SELECTIONS for mutant in mutants(one)}
     stale = [name for name in ACCEPTED if name not in names]
     picked = [mutant for mutant in everyone if re.search(options.only, str(mutant))]
     if options.list:
@@ -71,7 +73,8 @@ def main() -> int:
     log = options.log.open("a") if options.log else None
     with ExitStack() as stack:
         workers = [
-            stack.enter_context(closing(Worker(options.limit, servers=not options.sqlite))) for _ in range(options.jobs)
+            stack.enter_context(closing(Worker(options.orm, options.limit, servers=not options.sqlite)))
+            for _ in range(options.jobs)
         ]
         for worker in workers:
             idle.put(worker)

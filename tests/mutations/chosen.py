@@ -2,7 +2,7 @@
 
 from collections.abc import Iterator
 
-from tests.mutations.derived import PACKAGE, Mutant
+from tests.mutations.derived import Mutant, path_of
 
 __all__ = ["chosen"]
 
@@ -270,7 +270,7 @@ def chosen(module: str) -> Iterator[Mutant]:
     Raises:
         LookupError: the code has changed, and one of them no longer fits.
     """
-    text = (PACKAGE / f"{module}.py").read_text()
+    text = path_of(module).read_text()
     for name, old, new in CHOSEN.get(module, []):
         if text.count(old) != 1:
             raise LookupError(f"{module}: {name}: what it changes stands there {text.count(old)} times: {old!r}")

@@ -10,9 +10,12 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, NamedTuple
 
-__all__ = ["PACKAGE", "Mutant", "derived"]
+__all__ = ["Mutant", "derived", "package_of", "path_of"]
 
-PACKAGE = Path(__file__).parents[2] / "tenantguard"
+_ROOT = Path(__file__).parents[2]
+_CORE, _DJANGO = _ROOT / "tenantguard", _ROOT / "integrations/django/tenantguard_django"
+
+_OF_DJANGO = "django/"
 
 REFUSES = re.compile(r"(^|\.)_?(refuse|question|close)$")
 CHECKS = re.compile(r"(^|\.)_?(refuse|check|vouch|note|guard|install|question|forget|name_prefetched)\w*$")
@@ -51,14 +54,46 @@ ANSWERS = {
     "reads_others": False,
     "_reads_more_than_it_writes": False,
     "loses_criteria_of_unions": False,
+    # Those of Django's barrier.
+    "_may_render": True,
+    "_is_name": True,
+    "_same_hooks": True,
+    "_is_pure": True,
+    "_is_type": True,
+    "_is_djangos": True,
+    "_is_plain_value": True,
+    "_reads_own_link": True,
+    "_is_all_own": True,
+    "_gives_one_row": True,
+    "are_plain": True,
+    "follows": True,
+    "is_plain": True,
+    "same": True,
+    "can_fail": False,
+    "joins_can_fail": False,
+    "_query_can_fail": False,
+    "anything_owned": False,
+    "renders_by_itself": False,
+    "_touches": False,
 }
+
+
+def package_of(module: str) -> Path:
+    """Return the folder of the package that a module is in."""
+    return _DJANGO if module.startswith(_OF_DJANGO) else _CORE
+
+
+def path_of(module: str) -> Path:
+    """Return the file of a module."""
+    return package_of(module) / f"{module.removeprefix(_OF_DJANGO)}.py"
 
 
 class Mutant(NamedTuple):
     """One change of one file.
 
     Args:
-        module: the file without its ending, relative to the package: ``"orm/writes"``.
+        module: the file without its ending, relative to the core's package, or to that for Django after ``django/``:
+            ``"orm/writes"``, ``"django/orm/writes"``.
         name: what was done, unique within the module and independent of line numbers.
         code: the text of the whole file.
         lines: those of which a test must reach one to notice it: what the check does where it refuses.
@@ -76,7 +111,7 @@ class Mutant(NamedTuple):
 class _Source:
     def __init__(self, module: str) -> None:
         self.module = module
-        self.text = (PACKAGE / f"{module}.py").read_text().encode()
+        self.text = path_of(module).read_text().encode()
         self.starts = [0]
         for line in self.text.splitlines(keepends=True):
             self.starts.append(self.starts[-1] + len(line))
@@ -150,6 +185,11 @@ def _refuses(source: _Source, node: ast.If) -> bool:
     last = node.body[-1]
     if isinstance(last, ast.Raise):
         return True
+    if isinstance(last, ast.Return) and source.module == "django/orm/vouching":
+        # What is wrong with a part of a statement is told in words there, and ``None`` where nothing is.
+        return isinstance(last.value, ast.JoinedStr) or (
+            isinstance(last.value, ast.Constant) and isinstance(last.value.value, str)
+        )
     return (
         isinstance(last, ast.Expr)
         and isinstance(last.value, ast.Call)

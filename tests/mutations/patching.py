@@ -10,13 +10,13 @@ from collections import defaultdict
 from collections.abc import Iterator
 from types import CodeType, FunctionType
 
-from tests.mutations.derived import PACKAGE, Mutant
+from tests.mutations.derived import Mutant, path_of
 
 __all__ = ["is_in_functions", "patch"]
 
 
 def _compiled(mutant: Mutant) -> tuple[CodeType, CodeType]:
-    path = PACKAGE / f"{mutant.module}.py"
+    path = path_of(mutant.module)
     return compile(path.read_text(), str(path), "exec"), compile(mutant.code, str(path), "exec")
 
 
@@ -59,7 +59,7 @@ def patch(mutant: Mutant) -> int:
     Returns:
         How many were changed.
     """
-    path = str(PACKAGE / f"{mutant.module}.py")
+    path = str(path_of(mutant.module))
     new = {(one.co_qualname, one.co_firstlineno): other for one, other in _pairs(mutant)}
     changed = 0
     gc.unfreeze()  # functions that the tests' conftest left out of the collector's work are not listed

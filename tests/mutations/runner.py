@@ -23,9 +23,9 @@ from typing import Any, Final, NamedTuple
 
 import pytest
 
-from tests.mutations.derived import PACKAGE, Mutant
+from tests.mutations.derived import Mutant, package_of, path_of
 from tests.mutations.patching import is_in_functions, patch
-from tests.mutations.selection import ALL, FIRST, ON_SERVERS, ON_SQLITE
+from tests.mutations.selection import SELECTIONS, Selection
 
 __all__ = ["Reached", "Run", "Worker"]
 
@@ -57,16 +57,18 @@ class Worker:
     """A process that has collected the tests, and forks for each mutant.
 
     Args:
+        orm: the name of a selection.
         limit: seconds for the tests of one mutant on SQLite, and again on the servers.
         servers: whether survivors are run on PostgreSQL and MariaDB as well.
     """
 
-    def __init__(self, limit: float, *, servers: bool) -> None:
+    def __init__(self, orm: str, limit: float, *, servers: bool) -> None:
+        self._selection = SELECTIONS[orm]
         self._limit = limit
         self._servers = servers
         context = multiprocessing.get_context("spawn")
         self._tests, theirs = context.Pipe()
-        self._process = context.Process(target=_collect_and_wait, args=(theirs, limit), daemon=True)
+        self._process = context.Process(target=_collect_and_wait, args=(theirs, orm, limit), daemon=True)
         self._process.start()
         theirs.close()
         self._killers: dict[str, list[str]] = {}
@@ -81,10 +83,11 @@ class Worker:
         """Run the tests that reach a mutant: first those that have killed others like it."""
         tests = list(dict.fromkeys(test for line in mutant.lines for test in reached.get((mutant.module, line), ())))
         if not tests or not is_in_functions(mutant):  # such as what runs when the package is imported
-            run = self._in_copy(mutant, FIRST[mutant.module], ON_SQLITE)
-            rest = tuple(file for file in ALL if file not in FIRST[mutant.module])
+            first, on_sqlite = self._selection.first[mutant.module], self._selection.on_sqlite
+            run = self._in_copy(mutant, first, on_sqlite)
+            rest = tuple(file for file in self._selection.all if file not in first)
             if run.verdict == "green":
-                run = self._in_copy(mutant, rest, ON_SQLITE)
+                run = self._in_copy(mutant, rest, on_sqlite)
         else:
             killers = self._killers.setdefault(mutant.module, [])
             self._tests.send((mutant, [one for one in killers if one in tests], tests))
@@ -94,7 +97,7 @@ class Worker:
             if run.test:
                 killers[:] = [run.test, *(one for one in killers if one != run.test)][:_MOST_KILLERS]
         if self._servers and run.verdict == "green":
-            run = self._in_copy(mutant, ALL, ON_SERVERS)
+            run = self._in_copy(mutant, self._selection.all, self._selection.on_servers)
         return run
 
     def close(self) -> None:
@@ -107,8 +110,9 @@ class Worker:
     def _in_copy(self, mutant: Mutant, files: Sequence[str], keyword: str) -> Run:
         began = time.monotonic()
         with tempfile.TemporaryDirectory(prefix="tenantguard-mutant-") as directory:
-            shutil.copytree(PACKAGE, Path(directory, PACKAGE.name))
-            Path(directory, PACKAGE.name, f"{mutant.module}.py").write_text(mutant.code)
+            package = package_of(mutant.module)
+            copied = Path(shutil.copytree(package, Path(directory, package.name)))
+            (copied / path_of(mutant.module).relative_to(package)).write_text(mutant.code)
             options = (*_OPTIONS, f"--basetemp={directory}/pytest", "-k", keyword)
             process = subprocess.Popen(
                 [sys.executable, "-c", _ONE_COPY, directory, *options, *files],
@@ -128,20 +132,22 @@ class Worker:
         return Run(verdict, time.monotonic() - began, lines[-1].split()[1] if lines else "")
 
 
-def _collect_and_wait(mutants: Connection, limit: float) -> None:
+def _collect_and_wait(mutants: Connection, orm: str, limit: float) -> None:
+    selection = SELECTIONS[orm]
     with tempfile.TemporaryDirectory(prefix="tenantguard-mutants-") as directory:
         with Path(directory, "output").open("w") as output:
             os.dup2(output.fileno(), 1)
             os.dup2(output.fileno(), 2)
-        options = [*_OPTIONS, f"--basetemp={directory}/pytest", "-k", ON_SQLITE]
-        pytest.main([*options, *ALL], plugins=[_ForkForEach(mutants, limit)])
+        options = [*_OPTIONS, f"--basetemp={directory}/pytest", "-k", selection.on_sqlite]
+        pytest.main([*options, *selection.all], plugins=[_ForkForEach(mutants, selection, limit)])
 
 
 class _ForkForEach:
     """Takes the place of pytest's loop over the tests."""
 
-    def __init__(self, mutants: Connection, limit: float) -> None:
+    def __init__(self, mutants: Connection, selection: Selection, limit: float) -> None:
         self._mutants = mutants
+        self._selection = selection
         self._limit = limit
 
     @pytest.hookimpl(tryfirst=True)
@@ -155,7 +161,9 @@ class _ForkForEach:
             began = time.monotonic()
             child = os.fork()
             if not child:
-                theirs.send(_reached(session) if order is None else _red_test(session, *order))
+                theirs.send(
+                    _reached(session, self._selection) if order is None else _red_test(session, self._selection, *order)
+                )
                 os._exit(0)
             theirs.close()
             answer: Any = Run("late", self._limit)
@@ -169,10 +177,12 @@ class _ForkForEach:
             self._mutants.send(answer._replace(seconds=time.monotonic() - began) if isinstance(answer, Run) else answer)
 
 
-def _red_test(session: pytest.Session, mutant: Mutant, killers: list[str], tests: list[str]) -> Run:
+def _red_test(
+    session: pytest.Session, selection: Selection, mutant: Mutant, killers: list[str], tests: list[str]
+) -> Run:
     if not patch(mutant):
         return Run("broken", 0.0)
-    places = [*killers, *FIRST[mutant.module]]
+    places = [*killers, *selection.first[mutant.module]]
 
     def place(item: pytest.Item) -> int:
         file = item.nodeid.partition("::")[0]
@@ -180,7 +190,7 @@ def _red_test(session: pytest.Session, mutant: Mutant, killers: list[str], tests
 
     # What the package remembers of a class or table is found out once, by whichever test comes first; so the module's
     # own tests run in any case.
-    wanted, own = set(tests), set(FIRST[mutant.module])
+    wanted, own = set(tests), set(selection.first[mutant.module])
     picked = (item for item in session.items if item.nodeid in wanted or item.nodeid.partition("::")[0] in own)
     items: list[Any] = sorted(picked, key=place)
     for item, following in zip(items, [*items[1:], None], strict=True):
@@ -190,10 +200,10 @@ def _red_test(session: pytest.Session, mutant: Mutant, killers: list[str], tests
     return Run("green", 0.0)
 
 
-def _reached(session: pytest.Session) -> Reached | Run:
+def _reached(session: pytest.Session, selection: Selection) -> Reached | Run:
     found: Reached = {}
     lines: set[tuple[str, int]] = set()
-    modules = {str(PACKAGE / f"{module}.py"): module for module in FIRST}
+    modules = {str(path_of(module)): module for module in selection.first}
 
     def enter(frame: FrameType, _event: str, _argument: object) -> Any:
         module = modules.get(frame.f_code.co_filename)

@@ -1,8 +1,25 @@
-"""Which modules are changed, and which tests are asked about each."""
+"""Which modules are changed, and which tests are asked about each: one selection for each ORM."""
 
-from typing import Final
+from typing import Final, NamedTuple
 
-__all__ = ["ALL", "FIRST", "ON_SERVERS", "ON_SQLITE"]
+__all__ = ["SELECTIONS", "Selection"]
+
+
+class Selection(NamedTuple):
+    """The modules and tests of one ORM.
+
+    Args:
+        first: the tests that are asked first about each module.
+        all: who survives the first tests is asked about by all of these.
+        on_sqlite: the keywords of those that need no server.
+        on_servers: who survives on SQLite as well is asked about by these.
+    """
+
+    first: dict[str, tuple[str, ...]]
+    all: tuple[str, ...]
+    on_sqlite: str
+    on_servers: str
+
 
 _ATTACKS: Final = {name: f"tests/orm/attacks/test_{name}.py" for name in ("reads", "writes", "connections", "state")}
 _ORM: Final = {
@@ -18,13 +35,6 @@ _FILES: Final = {
     "block_checks": "tests/context/test_block_checks.py",
     "placed": "tests/orm/placement/test_attacks.py",
 }
-
-ALL: Final = tuple(_FILES.values())
-"""Who survives the first tests is asked about by all of these."""
-
-ON_SQLITE: Final = "not (postgresql or mariadb or asyncpg or psycopg or asyncmy or aiomysql or pymysql)"
-ON_SERVERS: Final = "postgresql or mariadb"
-"""Who survives on SQLite as well is asked about on the others."""
 
 _NAMES: Final = {
     "orm/compiler": "fences,executions,doors,refusals",
@@ -57,5 +67,44 @@ _NAMES: Final = {
     "permits": "block_checks,binding,doors,reach",
     "blocks": "block_checks,binding",
 }
-FIRST: Final = {module: tuple(_FILES[name] for name in names.split(",")) for module, names in _NAMES.items()}
-"""The tests that are asked first about each module."""
+
+_DJANGO: Final = {
+    name: f"tests/django/orm/test_{name}.py"
+    for name in "reads writes pointers own_rows bindings insert_texts lifts dimensions rendering oracles wrappers iterations declarations".split()
+}
+_DJANGO_NAMES: Final = {
+    "django/orm/compilers": "rendering,oracles,iterations,wrappers,reads,lifts",
+    "django/orm/write_compilers": "insert_texts,lifts,writes,pointers",
+    "django/orm/writes": "pointers,insert_texts,dimensions,lifts,writes",
+    "django/orm/inserts": "insert_texts,pointers",
+    "django/orm/links": "pointers,writes",
+    "django/orm/moves": "lifts",
+    "django/orm/lifts": "lifts",
+    "django/orm/predicates": "dimensions,reads,own_rows,bindings",
+    "django/orm/criteria": "oracles,own_rows,reads",
+    "django/orm/failing": "oracles",
+    "django/orm/vouching": "rendering,reads",
+    "django/orm/guard": "wrappers,bindings,rendering,reads",
+    "django/orm/drivers": "wrappers,rendering,bindings,reads",
+    "django/orm/results": "bindings,iterations",
+    "django/orm/keys": "declarations,reads,writes",
+    "django/orm/classify": "declarations",
+    "django/orm/marks": "declarations",
+    "django/orm/connections": "bindings,wrappers,declarations",
+}
+
+
+def _selection(files: dict[str, str], names: dict[str, str], on_sqlite: str, on_servers: str) -> Selection:
+    first = {module: tuple(files[name] for name in some.split(",")) for module, some in names.items()}
+    return Selection(first, tuple(files.values()), on_sqlite, on_servers)
+
+
+SELECTIONS: Final = {
+    "sqlalchemy": _selection(
+        _FILES,
+        _NAMES,
+        "not (postgresql or mariadb or asyncpg or psycopg or asyncmy or aiomysql or pymysql)",
+        "postgresql or mariadb",
+    ),
+    "django": _selection(_DJANGO, _DJANGO_NAMES, "not postgresql", "postgresql"),
+}

@@ -2,14 +2,15 @@
 
 from tests.mutations.__main__ import mutants
 from tests.mutations.accepted import ACCEPTED
+from tests.mutations.selection import SELECTIONS
 
 
 def test_every_mutant_is_another_code_that_compiles() -> None:
-    everyone = mutants()
+    everyone = [mutant for orm in SELECTIONS for mutant in mutants(orm)]
     assert len({str(mutant) for mutant in everyone}) == len(everyone)
     for mutant in everyone:
         compile(mutant.code, mutant.module, "exec")
 
 
 def test_every_accepted_mutant_is_one() -> None:
-    assert set(ACCEPTED) <= {str(mutant) for mutant in mutants()}
+    assert set(ACCEPTED) <= {str(mutant) for orm in SELECTIONS for mutant in mutants(orm)}
