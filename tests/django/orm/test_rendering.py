@@ -7,10 +7,10 @@ from django.contrib.postgres.fields import ArrayField
 from django.contrib.postgres.search import SearchHeadline, SearchQuery, SearchRank, SearchVector
 from django.db import connections, models
 from django.db.models import F, FilteredRelation, Subquery, Sum, Value, Window
-from django.db.models.expressions import RowRange
+from django.db.models.expressions import Col, OrderBy, Ref, RowRange
 from django.db.models.functions import Cast, Collate, Lower
 from django.db.models.lookups import GreaterThan
-from django.db.models.sql.datastructures import BaseTable
+from django.db.models.sql.datastructures import BaseTable, Join
 
 from tenantguard import allow_raw, bind
 from tenantguard.errors import StatementRefused
@@ -68,7 +68,68 @@ def _alias(name: str) -> Any:
     return found
 
 
+def _selected(column: Any) -> Any:
+    found: Any = D.all()
+    found.query.get_initial_alias()
+    found.query.select, found.query.default_cols = (column,), False
+    return [list(rows) for rows in found.query.get_compiler(found.db).execute_sql()]
+
+
+def _ordered(column: Any) -> Any:
+    found: Any = D.values_list("title")
+    found.query.order_by = (column,)
+    return found
+
+
+def _named(column: str) -> Any:
+    field: Any = models.TextField()
+    field.set_attributes_from_name("title")
+    field.model, field.column = Document, column
+    return field
+
+
+def _joined(name: str, value: Any) -> Any:
+    found: Any = D.filter(folder__name__contains="").values_list("title")
+    for clause in found.query.alias_map.values():
+        if isinstance(clause, Join):
+            setattr(clause, name, value)
+    return found
+
+
+def _connected(connector: str) -> Any:
+    found: Any = D.filter(pk=1, title="x").values_list("title")
+    found.query.where.connector = connector
+    return found
+
+
+def _where_made_over() -> Any:
+    found: Any = D.filter(pk=1).values_list("title")
+    found.query.where.as_sql = lambda *_: ("1) OR (1=1", ())
+    return found
+
+
+def _aliased(alias: str) -> Any:
+    found: Any = D.all()
+    found.query.get_initial_alias()
+    found.query.alias_map[alias], found.query.alias_refcount[alias] = BaseTable("ormtests_country", alias), 0
+    found.query.select, found.query.default_cols = (Col(alias, Document._meta.get_field("title")),), False
+    return [list(rows) for rows in found.query.get_compiler(found.db).execute_sql()]
+
+
+QUOTED = f'"id" || {SECRET} || "title"'
+UNQUOTED = f'id" || {SECRET} || "title'
+
 REFUSED: dict[str, Attack] = {
+    "column's name with quotes": lambda: _selected(Col("ormtests_document", _named(QUOTED))),
+    "column's name with quotes inside": lambda: _selected(Col("ormtests_document", _named(UNQUOTED))),
+    "reference to a name with quotes": lambda: _selected(Ref(QUOTED, Value(1))),
+    "order by a name with quotes": lambda: list(_ordered(OrderBy(Ref(QUOTED, Value(1))))),
+    "join of another kind": lambda: list(_joined("join_type", f"CROSS JOIN {SECRET} q INNER JOIN")),
+    "join made over": lambda: list(_joined("as_sql", lambda *_: (f"CROSS JOIN {SECRET} q", ()))),
+    "criteria connected by text": lambda: list(_connected(")) OR ((1=1 OR ")),
+    "criteria connected by another class": lambda: list(_connected(type("Connector", (str,), {})("OR"))),
+    "criteria made over": lambda: list(_where_made_over()),
+    "alias of no table in FROM": lambda: _aliased(f"{SECRET} || ormtests_document"),
     "cast by length": lambda: list(
         D.annotate(x=Cast("pk", models.CharField(max_length=f"9)) || {SECRET} || CAST(1 AS varchar(9")))  # type: ignore[arg-type]
     ),

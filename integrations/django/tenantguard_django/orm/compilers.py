@@ -10,7 +10,7 @@ module does not understand does not pass.
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from django.db.models.sql.constants import LOUTER
+from django.db.models.sql.constants import INNER, LOUTER
 from django.db.models.sql.datastructures import BaseTable, Join
 from django.db.models.sql.query import Query
 from django.db.models.sql.subqueries import DeleteQuery, InsertQuery, UpdateQuery
@@ -18,10 +18,11 @@ from django.db.models.sql.subqueries import DeleteQuery, InsertQuery, UpdateQuer
 from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
 from tenantguard.orm.pins import pin_of
-from tenantguard_django.orm.classify import Shared, anything_owned, kind_of
+from tenantguard_django.orm.classify import Shared, kind_of
 from tenantguard_django.orm.criteria import Guarded, follows
 from tenantguard_django.orm.failing import can_fail, joins_can_fail
 from tenantguard_django.orm.lifts import LIFTS, READ, WRITE, find_lift, lifts_of
+from tenantguard_django.orm.names import is_alias, may_render
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
 
@@ -29,6 +30,7 @@ __all__ = ["TOUCHED", "ScopedCompiler"]
 
 TOUCHED: Final = "_tenantguard_touched"
 """Set on a query once rows of tenants were read by it."""
+_JOINS: Final = (INNER, LOUTER)
 _WRITES: Final = "{}() stands on a query set that reads, and gives no right to read."
 _DJANGOS_QUERIES: Final = frozenset({Query, UpdateQuery, DeleteQuery, InsertQuery})
 
@@ -40,7 +42,7 @@ class ScopedCompiler:
     connection: Any
     using: Any
     where: Any
-    quote_name_unless_alias: Any
+    quote_cache: dict[str, str]
     outermost = False
     """Whether the text of this compiler is what runs."""
     pending = False
@@ -58,11 +60,11 @@ class ScopedCompiler:
         return super().compile(node)  # type: ignore[misc]
 
     def _check(self, node: Any) -> None:
-        if not _may_render():
+        if not may_render():
             check_node(node, self.connection)
 
     def _refuse(self, what: str, mend: str | None = None) -> None:
-        if _may_render():
+        if may_render():
             return
         raise StatementRefused(
             f"The statement holds {what}.",
@@ -132,14 +134,16 @@ class ScopedCompiler:
             if not query.alias_refcount[alias]:
                 continue
             cls = clause.__class__
-            if clause.table_alias != clause.table_name and not _is_name(clause.table_alias):
+            if clause.table_alias != clause.table_name and not is_alias(clause.table_alias):
                 raise StatementRefused("A table's alias is no name.", mend="Use letters, digits and underscores.")
-            if cls is not BaseTable and cls is not Join:
+            if (cls is not BaseTable and cls is not Join) or "as_sql" in clause.__dict__:
                 self._refuse(f"a {cls.__name__} in FROM, which is none of Django's own")
                 sql, given = super().compile(clause)  # type: ignore[misc]
                 result.append(sql)
                 params.extend(given)
                 continue
+            if cls is Join and clause.join_type not in _JOINS:
+                raise StatementRefused("A join is of an unknown kind.", mend="Use inner joins and left outer ones.")
             sql, given = clause.as_sql(self, self.connection)
             found = self.scoped(clause.table_name, quote(clause.table_alias))
             own = None if found is None or (not lifted and follows(query, alias, clause)) else found
@@ -178,6 +182,16 @@ class ScopedCompiler:
         # A row that an outer join has not found is NULL, and stays.
         column = self.connection.ops.quote_name(clause.join_cols[0][1])
         return f"({self._quoted(clause.table_alias)}.{column} IS NULL OR {text})", params
+
+    def quote_name_unless_alias(self, name: str) -> str:
+        """Quote a name that is no alias: as Django does up to 6.0, which writes aliases as they are."""
+        known: str | None = self.quote_cache.get(name)
+        if known is not None:
+            return known
+        quoted: str = super().quote_name_unless_alias(name)  # type: ignore[misc]
+        if quoted[:1] != '"' and not is_alias(quoted):
+            self._refuse("an alias that is no name", "Use letters, digits and underscores.")
+        return quoted
 
     def _quoted(self, name: str) -> str:
         """Quote a table or alias as this version of Django does: 6.1 quotes aliases as well, under another name."""
@@ -252,7 +266,7 @@ class ScopedCompiler:
         return f"{made[0]} OFFSET 0", made[1]
 
     def _check_queries(self, query: Any) -> None:
-        if not _may_render():
+        if not may_render():
             check_query(query, self.connection)
             inner = getattr(query, "inner_query", None)
             if inner is not None:
@@ -292,19 +306,6 @@ class ScopedCompiler:
         lazy = kwargs.get("chunked_fetch", False) or self.lazy
         rows = super().results_iter(results, *args, **kwargs)  # type: ignore[misc]
         return _while_bound(rows) if lazy and self.query.__dict__.get(TOUCHED) else rows
-
-
-def _may_render() -> bool:
-    """True where SQL of the app's own may stand in a statement: behind a door, or where there is nothing to guard."""
-    binding = current_binding()
-    if binding is None:
-        return not anything_owned()
-    return binding.system is not None or binding.raw is not None
-
-
-def _is_name(alias: str) -> bool:
-    """True for an alias that is one name and none of the barrier's own, since Django writes it without quotes."""
-    return alias.isidentifier() and not alias.lower().startswith("tenantguard_")
 
 
 def _while_bound(rows: Any) -> Iterator[Any]:

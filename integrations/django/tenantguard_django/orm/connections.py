@@ -29,6 +29,7 @@ from tenantguard_django.orm.drivers import (
 )
 from tenantguard_django.orm.guard import Guard
 from tenantguard_django.orm.lifts import install_lifts
+from tenantguard_django.orm.names import names_of
 from tenantguard_django.orm.results import install_result_pins
 from tenantguard_django.orm.write_compilers import scoped_compiler
 
@@ -183,6 +184,7 @@ def _install(connection: Any) -> None:
         return made
 
     ops.compiler = compiler
+    ops.quote_name = names_of(ops.quote_name)
     last = ops.last_executed_query
 
     def last_executed_query(cursor: Any, sql: Any, params: Any) -> Any:

@@ -28,7 +28,7 @@ from django.db.models.functions import Cast
 from django.db.models.lookups import Lookup
 from django.db.models.sql.datastructures import BaseTable, Join
 from django.db.models.sql.query import Query
-from django.db.models.sql.where import ExtraWhere
+from django.db.models.sql.where import AND, OR, XOR, ExtraWhere, WhereNode
 
 from tenantguard.errors import BindingError, ConfigurationError, StatementRefused
 from tenantguard.orm.functions import PURE_FUNCTIONS
@@ -70,6 +70,7 @@ _WORDS: Final = re.compile(r"(?i)\b(?:select|from|join|union|table|with|where|in
 _vouched: Final[set[type]] = set()
 sound_classes: Final[set[type]] = set()
 """Classes whose instances need no look."""
+_CONNECTORS: Final = frozenset({AND, OR, XOR})
 _looked_at: Final[dict[type, Callable[[Any, Any], str | None]]] = {}
 
 
@@ -143,6 +144,19 @@ def _sound(_node: Any, _connection: Any) -> str | None:
     return None
 
 
+def _where(node: Any, connection: Any) -> str | None:
+    connector = node.connector
+    if connector.__class__ is not str or connector not in _CONNECTORS:
+        return "criteria with a connector of their own"
+    return _unchanged(node, connection)
+
+
+def _unchanged(node: Any, _connection: Any) -> str | None:
+    if not _INSTANCE.isdisjoint(node.__dict__):
+        return f"a {type(node).__name__} that was made over"
+    return None
+
+
 def _raw(node: Any, _connection: Any) -> str | None:
     # Django's own prefetching of many-to-many relations selects a column of a table in FROM so.
     if type(node) is RawSQL and not node.params and isinstance(node.sql, str) and _COLUMN.fullmatch(node.sql):
@@ -156,7 +170,9 @@ def _look_for(cls: type) -> Callable[[Any, Any], str | None]:
     if issubclass(cls, RawSQL | ExtraWhere):
         return _raw
     if cls in (BaseTable, Join):
-        return _sound
+        return _unchanged
+    if issubclass(cls, WhereNode):
+        return _where
     if issubclass(cls, Query):
         return _query
     if not _is_djangos(cls) and (fault := _own_class(cls)) is not None:
@@ -171,7 +187,7 @@ def _look_for(cls: type) -> Callable[[Any, Any], str | None]:
         return _combined
     if issubclass(cls, Expression | OrderBy | Case | When | Window | WindowFrame):
         return _expression
-    return _sound
+    return _unchanged if cls.__dictoffset__ else _sound
 
 
 def _own_class(cls: type) -> str | None:
