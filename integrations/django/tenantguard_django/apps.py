@@ -1,6 +1,6 @@
 """The Django app: ``INSTALLED_APPS = [..., "tenantguard_django"]``."""
 
-from collections.abc import Mapping
+from collections.abc import Iterable, Mapping
 
 from django.apps import AppConfig, apps
 from django.conf import settings
@@ -12,7 +12,8 @@ __all__ = ["TenantGuardConfig"]
 class TenantGuardConfig(AppConfig):
     """Puts the barrier before the databases, and registers the checks.
 
-    All of ``DATABASES`` are protected, or those whose aliases ``TENANTGUARD["DATABASES"]`` names.
+    All of ``DATABASES`` are protected, or those whose aliases ``TENANTGUARD["DATABASES"]`` names. Where it names one
+    that there is not, all are: the checks say so, and a server that runs no checks has no database without the barrier.
     """
 
     name = "tenantguard_django"
@@ -28,7 +29,10 @@ class TenantGuardConfig(AppConfig):
 
         configured = getattr(settings, "TENANTGUARD", None)
         aliases = configured.get("DATABASES") if isinstance(configured, Mapping) else None
-        for alias in settings.DATABASES if aliases is None else aliases:
+        usable = isinstance(aliases, Iterable) and not isinstance(aliases, str)
+        named = list(aliases) if usable and aliases is not None else []
+        there = list(settings.DATABASES)
+        for alias in named if usable and all(each in there for each in named) else there:
             protect(alias)
         keep_pages_apart()
         for check in (checks.check_settings, checks.check_middleware, checks.check_databases):

@@ -8,6 +8,7 @@ from collections.abc import Iterable, Iterator
 from difflib import get_close_matches
 from typing import Any, Final
 
+from django.apps import apps
 from django.conf import settings
 from django.core.checks import CheckMessage, Error, Warning  # noqa: A004 - Django's name
 from django.core.exceptions import ImproperlyConfigured
@@ -67,8 +68,8 @@ def check_middleware(app_configs: Any, **options: Any) -> list[CheckMessage]:  #
     own = installed.index(MIDDLEWARE)
     messages: list[CheckMessage] = []
     for place, name in enumerate(installed):
-        if place > own and name in _BEFORE:
-            messages.append(_misplaced(name, "before", _BEFORE[name], "E012"))
+        if place > own and (why := _why_before(name)) is not None:
+            messages.append(_misplaced(name, "before", why, "E012"))
         if place < own and name in _AFTER:
             messages.append(_misplaced(name, "after", _AFTER[name], "E013"))
     found, _ = read_once()
@@ -92,6 +93,13 @@ def check_middleware(app_configs: Any, **options: Any) -> list[CheckMessage]:  #
                 )
             )
     return messages
+
+
+def _why_before(name: str) -> str | None:
+    """Return why a middleware, or the one that it inherits from, must stand before ours."""
+    if name in _BEFORE:
+        return _BEFORE[name]
+    return next((why for known, why in _BEFORE.items() if known.startswith("django.") and _subclass(name, known)), None)
 
 
 def _misplaced(name: str, where: str, why: str, number: str) -> Error:
@@ -120,18 +128,7 @@ def check_databases(app_configs: Any, **options: Any) -> list[CheckMessage]:  # 
 
     from tenantguard_django.orm import is_protected
 
-    configured = getattr(settings, "TENANTGUARD", None)
-    aliases = configured.get("DATABASES") if isinstance(configured, dict) else None
-    unknown = [alias for alias in aliases or () if alias not in connections]
-    messages: list[CheckMessage] = [
-        Error(
-            f"TENANTGUARD['DATABASES'] names {alias!r}, which is not in DATABASES.",
-            hint=f"There are: {', '.join(connections)}.",
-            id="tenantguard.E017",
-        )
-        for alias in unknown
-    ]
-    messages += [
+    return [
         Warning(
             f"The database {alias!r} is not protected: its statements are not scoped.",
             hint="Leave TENANTGUARD['DATABASES'] out to protect all of them.",
@@ -140,7 +137,6 @@ def check_databases(app_configs: Any, **options: Any) -> list[CheckMessage]:  # 
         for alias in connections
         if not is_protected(alias)
     ]
-    return messages
 
 
 def check_models(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noqa: ARG001
@@ -148,10 +144,28 @@ def check_models(app_configs: Any, **options: Any) -> list[CheckMessage]:  # noq
     from tenantguard_django.orm import check_models as problems
 
     made = {"E": Error, "W": Warning}
-    return [
+    found = [
         made.get(one.id.partition(".")[2][:1], Error)(one.message, hint=one.hint, obj=one.model, id=one.id)
         for one in problems()
     ]
+    return [*found, *_models_that_are_not_there()]
+
+
+def _models_that_are_not_there() -> Iterator[CheckMessage]:
+    """Look at the names in the setting ``MODELS``. Those of apps that are not installed may stay."""
+    configured = getattr(settings, "TENANTGUARD", None)
+    named = configured.get("MODELS") if isinstance(configured, dict) else None
+    for name in named if isinstance(named, dict) else ():
+        label, _, model = name.partition(".") if isinstance(name, str) else ("", "", "")
+        app = apps.app_configs.get(label)
+        there = [] if app is None else [one.__name__ for one in app.get_models(include_swapped=True)]
+        if app is None or model.lower() in {one.lower() for one in there}:
+            continue
+        near = get_close_matches(model, there, n=1)
+        hint = f"Did you mean '{label}.{near[0]}'?" if near else "Remove it, or correct the name."
+        yield Warning(
+            f"TENANTGUARD['MODELS'] names {name!r}, which is no installed model.", hint=hint, id="tenantguard.W104"
+        )
 
 
 # --- URLs ------------------------------------------------------------------------------------------------------

@@ -244,6 +244,25 @@ class _Reader:
             self.wrong(SETTING, error)
             return None
 
+    def databases(self, value: object) -> None:
+        where = f"{SETTING}['DATABASES']"
+        if isinstance(value, str) or not isinstance(value, Iterable):
+            self.fault("E017", f"{where} is a {type(value).__name__}, not a list of aliases.", 'Give ["default"].')
+            return
+        for alias in value:
+            if alias not in list(settings.DATABASES):
+                there = ", ".join(settings.DATABASES)
+                self.fault("E017", f"{where} names {alias!r}, which is not in DATABASES.", f"There are: {there}.")
+
+    def models(self, value: object) -> None:
+        where, example = f"{SETTING}['MODELS']", 'For example {"taggit.Tag": shared("words")}.'
+        if not isinstance(value, Mapping):
+            self.fault("E004", f"{where} is a {type(value).__name__}, not a dict.", example)
+            return
+        for name in value:
+            if not isinstance(name, str) or name.count(".") != 1:
+                self.fault("E004", f"{where} has the key {name!r}, which is no app_label.Model.", example)
+
     def jobs(self, value: object) -> Jobs | None:
         where = f"{SETTING}['JOBS']"
         made = self.made(value, where)
@@ -323,6 +342,9 @@ def read(raw: object) -> tuple[Settings | None, list[Fault]]:
     users = reader.users(raw["USERS"], guard) if raw.get("USERS") is not None else None
     sessions = reader.sessions(raw["SESSIONS"]) if raw.get("SESSIONS") is not None else None
     jobs = reader.jobs(raw["JOBS"]) if raw.get("JOBS") is not None else None
+    for key, examine in (("DATABASES", reader.databases), ("MODELS", reader.models)):
+        if raw.get(key) is not None:
+            examine(raw[key])
     if guard is None or reader.faults:
         return None, reader.faults
     return Settings(guard, users, sessions, jobs), []

@@ -5,16 +5,18 @@ whose "app" is the rest of Django's middleware chain, or, for sync workers, a fu
 are the two translations: a request into an ASGI scope, and the answer of a refusal into an ``HttpResponse``.
 """
 
+from io import BytesIO
 from typing import Any, Final
 from urllib.parse import quote
 
+from django.core.handlers.asgi import ASGIRequest
 from django.http import HttpRequest, HttpResponse
 from django.http.response import HttpResponseBase
 from starlette.types import Message
 
 from tenantguard.binding import Binding
 
-__all__ = ["Exchange", "response_of", "scope_of", "take_away"]
+__all__ = ["Exchange", "drop_mixed_names", "mixes_names", "response_of", "scope_of", "take_away"]
 
 Headers = list[tuple[bytes, bytes]]
 _PATH_SAFE: Final = "/:@!$&'()*+,;=-._~"
@@ -131,6 +133,35 @@ def take_away(request: HttpRequest, before: Headers, after: Headers) -> None:
     scope = getattr(request, "scope", None)
     if scope is not None:
         scope["headers"] = after
+
+
+def mixes_names() -> bool:
+    """Return whether Django takes ``x_tenant_id`` for ``x-tenant-id`` under ASGI, as early releases of 5.2 do."""
+    scope = {"type": "http", "method": "GET", "path": "/", "headers": [(b"a_b", b"")]}
+    return "HTTP_A_B" in ASGIRequest(scope, BytesIO()).META
+
+
+def drop_mixed_names(request: HttpRequest, scope: dict[str, Any]) -> None:
+    """Drop the headers whose names have underscores, as newer releases of Django and most servers do.
+
+    The door does not take them for those with hyphens, and what it would take away the app must not see under them.
+
+    Args:
+        request: the request.
+        scope: its ASGI scope.
+    """
+    before: Headers = scope["headers"]
+    after = [(name, value) for name, value in before if b"_" not in name]
+    if len(after) == len(before):
+        return
+    for mixed in {_meta_name(name) for name, _ in before if b"_" in name}:
+        own = [value.decode("latin-1") for name, value in after if _meta_name(name) == mixed]
+        if own:
+            request.META[mixed] = ",".join(own)
+        else:
+            request.META.pop(mixed, None)
+    vars(request).pop("headers", None)
+    scope["headers"] = after
 
 
 def _meta_name(name: bytes) -> str:

@@ -28,7 +28,7 @@ from tenantguard.tenancy import settle_tenant
 from tenantguard.tokens import Verified
 from tenantguard_django.bridge import check_threads, run_blocking
 from tenantguard_django.conf import get_settings
-from tenantguard_django.exchange import Exchange, scope_of
+from tenantguard_django.exchange import Exchange, drop_mixed_names, mixes_names, scope_of
 from tenantguard_django.refusals import Answers, noted_refusal
 from tenantguard_django.sessions import SessionIdentities
 from tenantguard_django.streams import bind_stream
@@ -75,6 +75,7 @@ class TenantGuardMiddleware:
         app = self._serve_inside if self._is_async else self._note
         self._door = Door(app, guard)
         self._answers = Answers(guard)
+        self._mixes_names = mixes_names()
         self._nonces = guard.rules.dpop is not None
         self._cached = guard.verifier.cached
         self._watched = guard.rules.watched
@@ -88,6 +89,8 @@ class TenantGuardMiddleware:
 
     def __call__(self, request: HttpRequest) -> HttpResponseBase | Awaitable[HttpResponseBase]:
         """Serve one request."""
+        if self._mixes_names and hasattr(request, "scope"):
+            drop_mixed_names(request, request.scope)
         if self._is_async:
             return self._serve(request)
         return self._serve_sync(request)

@@ -33,8 +33,7 @@ def tenants_to_choose(request: HttpRequest) -> tuple[str, ...]:
     user: Any = getattr(request, "user", None)
     if sessions is None or user is None or not user.is_authenticated:
         return ()
-    found = async_to_sync(sessions.tenants)(user) if iscoroutinefunction(sessions.tenants) else sessions.tenants(user)
-    return _ids(found)
+    return _ids(_asked_here(sessions.tenants, user))
 
 
 def choose_tenant(request: HttpRequest, tenant_id: str) -> None:
@@ -74,14 +73,11 @@ class SessionIdentities:
         if not user.is_authenticated:
             return None
         settings = self._settings
-        if iscoroutinefunction(settings.tenants):
-            tenants = async_to_sync(settings.tenants)(user)
-        else:
-            tenants = settings.tenants(user)
+        tenants = _asked_here(settings.tenants, user)
         chosen = _settle(_ids(tenants), request.session.get(SESSION_KEY))
         if chosen is None:
             return None
-        scopes = () if settings.scopes is None else settings.scopes(user, chosen)
+        scopes = () if settings.scopes is None else _asked_here(settings.scopes, user, chosen)
         identity = _identity(user, chosen, scopes)
         directory = self._guard.rules.directory
         try:
@@ -112,6 +108,10 @@ class SessionIdentities:
             return None
         self._guard.revocations.check(identity)
         return identity
+
+
+def _asked_here(function: Callable[..., Any], *arguments: Any) -> Any:
+    return async_to_sync(function)(*arguments) if iscoroutinefunction(function) else function(*arguments)
 
 
 async def _asked(function: Callable[..., Any], *arguments: Any) -> Any:

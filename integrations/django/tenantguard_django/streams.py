@@ -132,9 +132,13 @@ class _AsyncParts:
 
 
 class _EndingAsyncParts(_AsyncParts):
-    """An async stream of events, which ends also while it waits for the next one."""
+    """An async stream of events, which ends also while it waits for the next one.
 
-    __slots__ = ("_loop", "_over", "_task", "_watch")
+    The watch is made by who reads it first: below a middleware that is only sync, the stream is bound in a thread
+    that has no event loop.
+    """
+
+    __slots__ = ("_loop", "_made", "_over", "_task", "_watch")
 
     def __init__(
         self,
@@ -145,7 +149,8 @@ class _EndingAsyncParts(_AsyncParts):
         recheck: Callable[[], Awaitable[None]],
     ) -> None:
         super().__init__(parts, binding)
-        self._watch = Watch(identity, revocations, recheck, self._end)
+        self._made = partial(Watch, identity, revocations, recheck, self._end)
+        self._watch: Watch | None = None
         self._loop: asyncio.AbstractEventLoop | None = None
         self._task: asyncio.Task[Any] | None = None
         self._over = False
@@ -153,6 +158,7 @@ class _EndingAsyncParts(_AsyncParts):
     async def __anext__(self) -> Any:
         if self._loop is None:
             self._loop = asyncio.get_running_loop()
+            self._watch = self._made()
             self._watch.start()
         if self._is_over():
             raise StopAsyncIteration
@@ -163,10 +169,10 @@ class _EndingAsyncParts(_AsyncParts):
         except asyncio.CancelledError:
             if self._is_over() and task.uncancel() == 0:
                 raise StopAsyncIteration from None
-            self._watch.stop()
+            self._stop()
             raise
         except BaseException:
-            self._watch.stop()
+            self._stop()
             raise
         finally:
             self._task = None
@@ -184,4 +190,8 @@ class _EndingAsyncParts(_AsyncParts):
         """Stop watching. Django closes responses in a thread."""
         if self._loop is not None:
             with contextlib.suppress(RuntimeError):  # the loop is closed
-                self._loop.call_soon_threadsafe(self._watch.stop)
+                self._loop.call_soon_threadsafe(self._stop)
+
+    def _stop(self) -> None:
+        if self._watch is not None:
+            self._watch.stop()

@@ -25,12 +25,13 @@ MAX_NAME: Final = 150
 class IdentityUser:
     """The subject of a token that is mapped to no user: authenticated, without permissions, stored nowhere.
 
+    ``pk`` is a text of issuer and subject, such as ``"https://login.example.com/|alice"``: throttles and cache keys
+    take it for what tells users apart. It is no key of the database.
+
     Args:
         identity: whom the request runs as.
     """
 
-    id = None
-    pk = None
     is_staff = False
     is_active = True
     is_superuser = False
@@ -41,6 +42,13 @@ class IdentityUser:
         self.identity = identity
 
     @property
+    def pk(self) -> str:
+        """The issuer, ``|`` and the subject's id."""
+        return f"{self.identity.issuer or ''}|{self.identity.subject.id}"
+
+    id = pk
+
+    @property
     def username(self) -> str:
         """The subject's id."""
         return self.identity.subject.id
@@ -48,6 +56,12 @@ class IdentityUser:
     def get_username(self) -> str:
         """Return the subject's id."""
         return self.identity.subject.id
+
+    def get_full_name(self) -> str:
+        """Return the subject's id."""
+        return self.identity.subject.id
+
+    get_short_name = get_full_name
 
     def has_perm(self, perm: str, obj: object = None) -> bool:  # noqa: ARG002 - the signature of Django's users
         """False: a token's rights are its scopes."""
@@ -60,6 +74,46 @@ class IdentityUser:
     def has_module_perms(self, app_label: str) -> bool:  # noqa: ARG002
         """False: a token's rights are its scopes."""
         return False
+
+    def get_all_permissions(self, obj: object = None) -> set[str]:  # noqa: ARG002
+        """Return none: a token's rights are its scopes."""
+        return set()
+
+    get_user_permissions = get_group_permissions = get_all_permissions
+
+    @property
+    def groups(self) -> Any:
+        """No groups, which can be asked as any manager."""
+        from django.contrib.auth.models import Group
+        from django.db.models.manager import EmptyManager
+
+        return EmptyManager(Group)
+
+    @property
+    def user_permissions(self) -> Any:
+        """No permissions, which can be asked as any manager."""
+        from django.contrib.auth.models import Permission
+        from django.db.models.manager import EmptyManager
+
+        return EmptyManager(Permission)
+
+    async def ahas_perm(self, perm: str, obj: object = None) -> bool:
+        """False, as `has_perm`; ``@permission_required`` asks for it on async views."""
+        return self.has_perm(perm, obj)
+
+    async def ahas_perms(self, perm_list: object, obj: object = None) -> bool:
+        """False, as `has_perms`."""
+        return self.has_perms(perm_list, obj)
+
+    async def ahas_module_perms(self, app_label: str) -> bool:
+        """False, as `has_module_perms`."""
+        return self.has_module_perms(app_label)
+
+    async def aget_all_permissions(self, obj: object = None) -> set[str]:
+        """Return none, as `get_all_permissions`."""
+        return self.get_all_permissions(obj)
+
+    aget_user_permissions = aget_group_permissions = aget_all_permissions
 
     def save(self) -> NoReturn:
         """Refuse: there is nothing to save."""

@@ -20,7 +20,7 @@ SERVERS = {"asgi": serve_asgi, "wsgi": serve_wsgi}
 
 
 @pytest.fixture(autouse=True)
-def documents(django_tables: None) -> Iterator[dict[str, int]]:
+def documents(database: str) -> Iterator[dict[str, int]]:
     with override_settings(ROOT_URLCONF="tests.django.web.api", TENANTGUARD=TENANTGUARD):
         yield seed()
     wipe()

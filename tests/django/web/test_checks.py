@@ -1,9 +1,12 @@
 """``manage.py check``: every mistake in the settings has an id and a hint, and all are found in one run."""
 
 import re
+import subprocess
+import sys
 from typing import Any
 
 import pytest
+from django.contrib.auth.middleware import AuthenticationMiddleware
 from django.core.exceptions import ImproperlyConfigured
 from django.core.handlers.wsgi import WSGIHandler
 from django.core.management import call_command
@@ -13,6 +16,7 @@ from django.test import override_settings
 from django.urls import path
 from tenantguard_django import checks, requires
 from tenantguard_django.conf import get_guard, read
+from tenantguard_django.orm import shared
 
 from tenantguard import StaticTenants, Tenant, TenantGuard
 from tenantguard.tokens import StaticKeys
@@ -25,6 +29,10 @@ SESSION = "django.contrib.sessions.middleware.SessionMiddleware"
 CSRF = "django.middleware.csrf.CsrfViewMiddleware"
 
 not_a_guard = object()
+
+
+class AuthenticationOfOurOwn(AuthenticationMiddleware):
+    """As projects have it that log the last visit of their users."""
 
 
 def tenants_of(user: Any) -> list[str]:
@@ -67,6 +75,12 @@ def tenants_of(user: Any) -> list[str]:
         ({"ISSUERS": [ISSUER], "SESSIONS": {"PATHS": "/admin/*", "TENANTS": tenants_of}}, "E007", "no list"),
         ({"ISSUERS": [ISSUER], "SESSIONS": {"PATHS": ["admin"], "TENANTS": tenants_of}}, "E007", "not a plain path"),
         ({"ISSUERS": [ISSUER], "SESSIONS": {"PATHS": ["/admin/*"], "TENANTS": "nowhere.tenants"}}, "E005", "imported"),
+        ({"ISSUERS": [ISSUER], "DATABASES": "default"}, "E017", "not a list"),
+        ({"ISSUERS": [ISSUER], "DATABASES": 3}, "E017", "not a list"),
+        ({"ISSUERS": [ISSUER], "DATABASES": ["default", "replica"]}, "E017", "'replica'"),
+        ({"ISSUERS": [ISSUER], "MODELS": ["auth.User"]}, "E004", "not a dict"),
+        ({"ISSUERS": [ISSUER], "MODELS": {"user": shared("users")}}, "E004", "no app_label.Model"),
+        ({"ISSUERS": [ISSUER], "MODELS": {3: shared("users")}}, "E004", "no app_label.Model"),
     ],
 )
 def test_each_mistake_has_an_id_a_text_and_a_hint(setting: Any, fault: str, words: str) -> None:
@@ -129,6 +143,7 @@ def test_a_guard_may_be_made_by_the_project_and_is_made_once() -> None:
         ([OURS, OURS], ["E011"]),
         ([OURS, AUTH], ["E012"]),
         ([SESSION, AUTH, OURS], []),
+        ([OURS, "tests.django.web.test_checks.AuthenticationOfOurOwn"], ["E012"]),
         (["django.middleware.cache.FetchFromCacheMiddleware", OURS], ["E013"]),
         (["django.contrib.auth.middleware.LoginRequiredMiddleware", OURS], ["E013"]),
         ([OURS], []),
@@ -145,6 +160,50 @@ def test_sessions_need_their_own_middleware_before_and_the_csrf_check() -> None:
         assert [one.id[-4:] for one in checks.check_middleware(None)] == ["E014", "E014", "W015"]
     with override_settings(MIDDLEWARE=[SESSION, CSRF, AUTH, OURS], TENANTGUARD=sessions):
         assert checks.check_middleware(None) == []
+
+
+def test_a_name_of_no_model_is_found_among_the_models_and_what_is_not_installed_may_stay() -> None:
+    models = {**TENANTGUARD["MODELS"], "web.Documant": shared("a slip"), "taggit.Tag": shared("not installed")}
+    with override_settings(TENANTGUARD=settings_with(MODELS=models)):
+        found = [one for one in checks.check_models(None) if one.id == "tenantguard.W104"]
+    assert [(one.msg, one.hint) for one in found] == [
+        ("TENANTGUARD['MODELS'] names 'web.Documant', which is no installed model.", "Did you mean 'web.Document'?")
+    ]
+
+
+@pytest.mark.parametrize(
+    ("setting", "fault"),
+    [
+        ({"DATABASES": ["replica"]}, "E017"),
+        ({"DATABASES": "default"}, "E017"),
+        ({"DATABASES": 3}, "E017"),
+        ({"MODELS": ["auth.User"]}, "E004"),
+        ({"MODELS": {3: "shared"}}, "E004"),
+    ],
+)
+def test_a_project_with_such_a_setting_starts_as_far_as_its_checks_and_has_the_barrier(
+    setting: dict[str, Any], fault: str
+) -> None:
+    script = f"""
+import django
+from django.conf import settings
+from django.core import checks
+
+settings.configure(
+    DATABASES={{"default": {{"ENGINE": "django.db.backends.sqlite3", "NAME": ":memory:"}}}},
+    INSTALLED_APPS=["django.contrib.contenttypes", "django.contrib.auth", "tenantguard_django"],
+    DEFAULT_AUTO_FIELD="django.db.models.BigAutoField",
+    TENANTGUARD={{"ISSUERS": [{ISSUER!r}], **{setting!r}}},
+)
+django.setup()
+
+from tenantguard_django.orm import is_protected
+
+assert is_protected("default")
+assert "tenantguard.{fault}" in {{one.id for one in checks.run_checks(tags=["tenantguard"])}}
+"""
+    ran = subprocess.run([sys.executable, "-W", "error", "-c", script], capture_output=True, text=True, check=False)
+    assert ran.returncode == 0, ran.stderr
 
 
 class Swapped:

@@ -36,7 +36,7 @@ class CountDocuments(BaseCommand):
 
 
 @pytest.fixture(autouse=True)
-def rows(django_tables: None, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
+def rows(database: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[dict[str, int]]:
     from django.core import management
 
     known = management.get_commands()
@@ -88,13 +88,14 @@ def test_it_is_called_wrongly_without_saying_exactly_one(arguments: tuple[str, .
         run(*arguments)
 
 
-def test_fixtures_are_dumped_of_one_tenant_and_loaded_into_one(tmp_path) -> None:
+def test_fixtures_are_dumped_of_one_tenant_and_loaded_into_one(database: str, tmp_path) -> None:
     dumped = tmp_path / "documents.json"
-    call_command("tenantguard_run_as", "--tenant", "acme", "dumpdata", "web.document", "--output", str(dumped))
+    where = f"--database={database}"
+    call_command("tenantguard_run_as", "--tenant", "acme", "dumpdata", where, "web.document", "--output", str(dumped))
     records = json.loads(dumped.read_text())
     assert [record["fields"]["title"] for record in records] == ["acme's"]
     with pytest.raises(Exception, match=r"(?i)tenant"):
-        call_command("tenantguard_run_as", "--tenant", "globex", "loaddata", str(dumped), stdout=io.StringIO())
+        call_command("tenantguard_run_as", "--tenant", "globex", "loaddata", where, str(dumped), stdout=io.StringIO())
     with system("what is there"):
         assert sorted(document.tenant_id for document in Document.objects.all()) == ["acme", "globex"]
     with bind(service_identity("x", tenant="acme")):

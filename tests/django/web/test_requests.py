@@ -1,10 +1,14 @@
 """The door of a Django project over real HTTP, under ASGI and under WSGI: the same answers from both."""
 
 from collections.abc import Iterator
+from typing import Any
 
 import httpx2
 import pytest
+from django.conf import settings
+from django.core.handlers.asgi import ASGIHandler, ASGIRequest
 from django.test import override_settings
+from tenantguard_django import exchange
 
 from tenantguard.testing import DevIssuer
 from tests.django.login import AUDIENCE, LOGIN, bearer, make_guard
@@ -201,3 +205,32 @@ def test_a_session_cookie_does_not_change_who_a_token_stands_for(url: str, djang
     answer = get(url, "/whoami", bearer("alice"), cookie=f"sessionid={cookie}").json()
     assert (answer["user"], answer["actor"]) == ("alice", "alice")
     assert get(url, "/whoami", cookie=f"sessionid={cookie}").status_code == 401
+
+
+class RequestOfEarlyReleases(ASGIRequest):
+    """As Django made it before it dropped headers whose names have underscores."""
+
+    def __init__(self, scope: dict[str, Any], body_file: Any) -> None:
+        super().__init__(scope, body_file)
+        found: dict[str, list[str]] = {}
+        for name, value in scope["headers"]:
+            found.setdefault("HTTP_" + name.decode().upper().replace("-", "_"), []).append(value.decode("latin-1"))
+        self.META.update({name: ",".join(values) for name, values in found.items()})
+
+
+@pytest.mark.parametrize("inner", [False, True])
+def test_names_with_underscores_forge_no_header_with_early_releases_of_django_either(
+    django_tables: None, monkeypatch: pytest.MonkeyPatch, inner: bool
+) -> None:
+    monkeypatch.setattr(exchange, "ASGIRequest", RequestOfEarlyReleases)
+    middleware = [*settings.MIDDLEWARE, *(["tests.django.web.test_other_middleware.only_sync"] if inner else [])]
+    with override_settings(TENANTGUARD={"GUARD": make_guard()}, MIDDLEWARE=middleware):
+        handler = ASGIHandler()
+        handler.request_class = RequestOfEarlyReleases
+        with serve_asgi(handler) as served:
+            forged = {"x_tenant_id": "globex", "x_forwarded_user": "root"}
+            seen = httpx2.get(f"{served}/whoami", headers={**bearer(), **forged}).json()
+            assert (seen["said"], seen["forged"], seen["meta"]) == (None, None, None)
+            seen = httpx2.get(f"{served}/whoami", headers={**bearer(), **forged, "x-tenant-id": "acme"}).json()
+            assert seen["said"] in (None, "acme")
+            assert httpx2.get(f"{served}/health", headers=forged).json()["said"] is None

@@ -4,6 +4,7 @@ import base64
 import io
 import secrets
 from collections.abc import Iterator
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -76,3 +77,27 @@ def test_it_is_called_wrongly_for_an_unknown_alias_and_for_sqlite(owner: str) ->
         call_command("tenantguard_rls", "check", "--role", owner, "--database", "nowhere")
     with pytest.raises(CommandError, match="no PostgreSQL"):
         call_command("tenantguard_rls", "check", "--role", owner, "--plain")
+
+
+def test_it_connects_as_django_does_with_a_service_and_an_assumed_role(
+    owner: str, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    given = connections.settings[OWNER]
+    member = f"{owner}_member"
+    run_as_owner(connections[OWNER], [f"CREATE ROLE {member} LOGIN NOINHERIT", f"GRANT {given['USER']} TO {member}"])
+    services = tmp_path / "services.conf"
+    services.write_text(f"[documents]\nhost={given['HOST']}\ndbname={given['NAME']}\nuser={member}\n")
+    monkeypatch.setenv("PGSERVICEFILE", str(services))
+    named = {"NAME": "", "HOST": "", "USER": "", "PORT": "", "OPTIONS": {"service": "documents"}}
+    connections.settings["by_service"] = {**given, **named}
+    try:
+        by_service = ("--role", owner, "--plain", "--database", "by_service")
+        with pytest.raises(CommandError, match="permission denied"):
+            call_command("tenantguard_rls", "apply", *by_service)
+        connections.settings["by_service"]["OPTIONS"]["assume_role"] = given["USER"]
+        call_command("tenantguard_rls", "apply", *by_service, stderr=io.StringIO())
+    finally:
+        connections["by_service"].close()
+        del connections["by_service"]
+        del connections.settings["by_service"]
+        run_as_owner(connections[OWNER], [f"DROP ROLE {member}"])

@@ -6,7 +6,12 @@ from typing import Any
 import httpx2
 import pytest
 from django.contrib.auth import get_user_model
-from django.test import override_settings
+from django.contrib.auth.decorators import permission_required
+from django.http import HttpResponse
+from django.template import RequestContext, Template
+from django.test import RequestFactory, override_settings
+from django.urls import path
+from rest_framework.throttling import UserRateThrottle
 from tenantguard_django.test import TenantClient, identity_of
 from tenantguard_django.users import IdentityUser
 
@@ -18,7 +23,7 @@ SERVERS = {"asgi": serve_asgi, "wsgi": serve_wsgi}
 
 
 @pytest.fixture(autouse=True)
-def no_users(django_tables: None) -> Iterator[None]:
+def no_users(database: str) -> Iterator[None]:
     forget_users()
     yield
     forget_users()
@@ -106,23 +111,59 @@ def test_names_that_can_be_no_users_make_none(ask: Any) -> None:
 
 def test_an_identity_user_has_no_rights_and_can_not_be_saved() -> None:
     user = IdentityUser(identity_of("alice", tenant="acme", issuer=LOGIN.url))
-    assert (user.is_authenticated, user.is_staff, user.pk) == (True, False, None)
+    assert (user.is_authenticated, user.is_staff, user.pk) == (True, False, f"{LOGIN.url}|alice")
     assert not user.has_perm("web.add_document")
     assert not user.has_perms(["web.add_document"])
     assert not user.has_module_perms("web")
     assert user == IdentityUser(identity_of("alice", tenant="globex", issuer=LOGIN.url))
     assert user != IdentityUser(identity_of("alice", tenant="acme", issuer="https://other.example"))
+    assert user.get_all_permissions() == user.get_group_permissions() == set()
+    assert not user.groups.exists()
+    assert not user.user_permissions.exists()
     with pytest.raises(NotImplementedError, match="USERS"):
         user.save()
 
 
-def test_users_are_asked_for_only_when_somebody_asks() -> None:
-    from django.db import connection
+def test_an_identity_user_is_asked_by_djangos_own_decorators_and_templates() -> None:
+    @permission_required("web.add_document", raise_exception=True)
+    def view(request: Any) -> HttpResponse:
+        return HttpResponse("in")
+
+    @permission_required("web.add_document", raise_exception=True)
+    async def aview(request: Any) -> HttpResponse:
+        return HttpResponse("in")
+
+    def page(request: Any) -> HttpResponse:
+        text = "{{ user }}: {{ perms.web.add_document }}, {{ perms.web }}, {{ user.get_full_name }}."
+        return HttpResponse(Template(text).render(RequestContext(request)))
+
+    class Urls:
+        urlpatterns = (path("view", view), path("aview", aview), path("page", page))
+
+    with override_settings(ROOT_URLCONF=Urls, TENANTGUARD=settings_with(GUARD=make_guard())):
+        for serve in SERVERS.values():
+            with serve() as url:
+                assert [httpx2.get(url + one, headers=bearer()).status_code for one in ("/view", "/aview")] == [403] * 2
+                assert httpx2.get(f"{url}/page", headers=bearer()).text == "alice: False, set(), alice."
+
+
+def test_throttles_tell_identity_users_apart() -> None:
+    throttle = UserRateThrottle.__new__(UserRateThrottle)
+    keys = set()
+    for subject, issuer in (("alice", LOGIN.url), ("bob", LOGIN.url), ("alice", "https://other.example")):
+        request = RequestFactory().get("/")
+        request.user = IdentityUser(identity_of(subject, tenant="acme", issuer=issuer))
+        keys.add(throttle.get_cache_key(request, None))
+    assert len(keys) == 3
+
+
+def test_users_are_asked_for_only_when_somebody_asks(database: str) -> None:
+    from django.db import connections
     from django.test.utils import CaptureQueriesContext
 
     with (
         override_settings(TENANTGUARD=settings_with(USERS={"CREATE": True})),
-        CaptureQueriesContext(connection) as asked,
+        CaptureQueriesContext(connections[database]) as asked,
     ):
         assert TenantClient(tenant="acme", issuer=LOGIN.url).get("/slow").status_code == 200
         assert len(asked) == 0

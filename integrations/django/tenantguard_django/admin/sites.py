@@ -52,11 +52,21 @@ class TenantAdminSite(AdminSite):
         return super().has_permission(request) and getattr(request, "tenant", None) is not None
 
     def admin_view(self, view: Any, cacheable: bool = False) -> Any:
-        """Return a view of the admin, which sends staff without a tenant to choose one."""
+        """Return a view of the admin, which sends staff without a tenant to choose one.
+
+        They may change their password and log out where they are: both are of the user, and of no tenant.
+        """
+        from django.views.decorators.cache import never_cache
+        from django.views.decorators.csrf import csrf_protect
+
         guarded = super().admin_view(view, cacheable)
+        own = view in (self.logout, self.password_change, self.password_change_done)
+        of_user: Any = never_cache(csrf_protect(view)) if own else None
 
         def inner(request: Any, *args: Any, **options: Any) -> Any:
             if AdminSite.has_permission(self, request) and request.tenant is None:
+                if own:
+                    return of_user(request, *args, **options)
                 return _redirect_to_choice(self.name, request.get_full_path())
             opened_in = request.POST.get(_opened_in()) if request.method == "POST" else None
             if opened_in and request.tenant is not None and opened_in != request.tenant.id:
@@ -102,6 +112,7 @@ class TenantAdminSite(AdminSite):
         context = {
             **self.each_context(request),
             "title": "Choose a tenant",
+            "has_permission": True,  # shows who is logged in, and how to log out
             "tenants": tenants_to_choose(request),
             "current": request.tenant.id if request.tenant else None,
             "next": target,

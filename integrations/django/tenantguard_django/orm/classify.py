@@ -93,8 +93,8 @@ def _by_name(model: Any) -> Mark | None:
     label = model._meta.label_lower
     configured = getattr(settings, "TENANTGUARD", None)
     named = configured.get("MODELS") if isinstance(configured, Mapping) else None
-    for name, value in (named or {}).items():
-        if name.lower() == label:
+    for name, value in named.items() if isinstance(named, Mapping) else ():
+        if isinstance(name, str) and name.lower() == label:
             return as_mark(value, name)
     return _declared.get(label)
 

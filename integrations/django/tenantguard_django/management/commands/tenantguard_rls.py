@@ -6,6 +6,7 @@ it with ``--database``. The key of the seal comes from the environment alone, an
 
 import base64
 import binascii
+import importlib
 import os
 import sys
 from collections.abc import Iterator
@@ -16,7 +17,7 @@ from django.core.management import CommandError
 from django.core.management.base import BaseCommand, CommandParser
 from django.db import connections
 from django.db.migrations.recorder import MigrationRecorder
-from sqlalchemy import URL, Connection, create_engine, exc
+from sqlalchemy import Connection, create_engine, exc
 from sqlalchemy.pool import NullPool
 
 from tenantguard.errors import ConfigurationError, UnclassifiedTable
@@ -107,21 +108,23 @@ def _seal(bound_to: Any) -> Seal:
 @contextmanager
 def _connected(alias: str) -> Iterator[Connection]:
     """Connect to a database of Django's settings by SQLAlchemy, with which the core's checks work."""
-    given = connections[alias].settings_dict
-    if connections[alias].vendor != "postgresql":
+    known: Any = connections[alias]
+    if known.vendor != "postgresql":
         raise CommandError(f"The database {alias!r} is no PostgreSQL.")
-    host = given["HOST"] or ""
-    url = URL.create(
-        f"postgresql+{_driver()}",
-        username=given["USER"] or None,
-        password=given["PASSWORD"] or None,
-        host=None if host.startswith("/") else host or None,
-        port=int(given["PORT"]) if given["PORT"] else None,
-        database=given["NAME"],
-        query={"host": host} if host.startswith("/") else {},
+    # Django's own parameters, so that what is in OPTIONS counts: TLS, a service, a password file.
+    own = ("cursor_factory", "context")
+    parameters = {name: value for name, value in known.get_connection_params().items() if name not in own}
+    driver = importlib.import_module(_driver())
+    engine = create_engine(
+        f"postgresql+{driver.__name__}://", poolclass=NullPool, creator=lambda: driver.connect(**parameters)
     )
+    role = known.settings_dict["OPTIONS"].get("assume_role")
     try:
-        with create_engine(url, poolclass=NullPool).connect() as connection:
+        with engine.connect() as connection:
+            if role:
+                quoted = connection.dialect.identifier_preparer.quote_identifier(role)
+                connection.exec_driver_sql(f"SET ROLE {quoted}", execution_options={"no_parameters": True})
+                connection.commit()
             yield connection
     except exc.DBAPIError as error:
         text = getattr(getattr(error.orig, "diag", None), "message_primary", None) or type(error.orig).__name__
