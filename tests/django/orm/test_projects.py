@@ -85,3 +85,42 @@ def test_a_cursor_of_another_class_asks_as_well(postgres_url: str) -> None:
     done = run({**postgres_settings(postgres_url), "DRIVER": "psycopg2"}, "shell", "-v", "0", "-c", CURSORS)
     assert done.returncode == 0, done.stderr[-4000:]
     assert done.stdout.split() == [word for n in range(7) for word in ("refused", str(n))] + ["read", "7"]
+
+
+UNKNOWN = """
+from django.db import connection, models
+from django.db.migrations.recorder import MigrationRecorder
+from tenantguard import bind, service_identity
+from tenantguard.errors import NotBound, UnclassifiedTable
+recorder = MigrationRecorder(connection)
+rows = recorder.migration_qs
+ways = [
+    rows.count,
+    lambda: rows.filter(pk__in=rows.values("pk")).first(),
+    lambda: rows.create(app="shop", name="mine"),
+    lambda: rows.update(name="mine"),
+    lambda: rows.delete(),
+]
+def refusals():
+    for way in ways:
+        try:
+            way()
+        except (NotBound, UnclassifiedTable) as error:
+            print(type(error).__name__)
+print("read", rows.count() > 0)
+with bind(service_identity("x", tenant="a")):
+    refusals()
+class Forgotten(models.Model):
+    class Meta:
+        app_label = "shop"
+refusals()
+"""
+
+
+def test_a_table_of_no_installed_model_is_refused_with_somebody_bound_and_beside_a_model_of_tenants(
+    settings_of_database: dict[str, object],
+) -> None:
+    assert run(settings_of_database, "migrate").returncode == 0
+    done = run(settings_of_database, "shell", "-v", "0", "-c", UNKNOWN)
+    assert done.returncode == 0, done.stderr[-4000:]
+    assert done.stdout.split() == ["read", "True", *["UnclassifiedTable"] * 10]

@@ -18,6 +18,7 @@ from django.core.exceptions import AppRegistryNotReady
 from django.core.signals import setting_changed
 from django.db.models.signals import class_prepared
 
+from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, TenantGuardError, UnclassifiedTable
 from tenantguard_django.orm.keys import Key
 from tenantguard_django.orm.kinds import NO_GLOBAL, Child, Kind, Link, Owned, Shared
@@ -47,6 +48,7 @@ __all__ = [
     "kind_of",
     "kind_of_model",
     "links_of",
+    "nothing_to_guard",
     "watched_columns",
 ]
 
@@ -163,6 +165,11 @@ def anything_owned() -> bool:
             logger.warning("all installed models are declared shared: where nobody is bound, SQL of the app's own runs")
         _anything_owned.append(owned)
     return _anything_owned[0]
+
+
+def nothing_to_guard(binding: Binding | None) -> bool:
+    """True where no statement can reach a tenant's row: nobody is bound, and all installed models are shared."""
+    return binding is None and not anything_owned()
 
 
 def _read(table: str) -> Kind:

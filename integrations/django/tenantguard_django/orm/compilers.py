@@ -18,7 +18,7 @@ from django.db.models.sql.subqueries import DeleteQuery, InsertQuery, UpdateQuer
 from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, StatementRefused, TenantMismatch, UnclassifiedTable
 from tenantguard.orm.pins import pin_of
-from tenantguard_django.orm.classify import Shared, kind_of
+from tenantguard_django.orm.classify import Shared, kind_of, nothing_to_guard
 from tenantguard_django.orm.criteria import Guarded, follows
 from tenantguard_django.orm.failing import can_fail, joins_can_fail
 from tenantguard_django.orm.lifts import LIFTS, READ, WRITE, find_lift, lifts_of
@@ -83,6 +83,8 @@ class ScopedCompiler:
         try:
             kind = kind_of(table)
         except (UnclassifiedTable, ConfigurationError):
+            if nothing_to_guard(binding):
+                return None  # a table of no installed model, such as Django's own of migrations
             if binding is not None and binding.system is not None:
                 self.connection.tenantguard.touched = True
                 return None

@@ -15,7 +15,7 @@ from typing import Any, Final, final
 from tenantguard.binding import Binding, bound_id, current_binding, raw_binding
 from tenantguard.errors import NotBound, StatementRefused, TenantMismatch
 from tenantguard.orm.pins import pin_of
-from tenantguard_django.orm.classify import anything_owned
+from tenantguard_django.orm.classify import nothing_to_guard
 from tenantguard_django.orm.lifts import Lift
 
 __all__ = ["Guard"]
@@ -237,7 +237,7 @@ class Guard:
         text = sql if isinstance(sql, str) else ""
         if _TRANSACTION.fullmatch(text.strip().rstrip(";").strip()):
             return True
-        if binding is None and not anything_owned():
+        if nothing_to_guard(binding):
             return True
         if binding is None:
             raise NotBound(
@@ -275,7 +275,7 @@ class Guard:
             return
         binding = current_binding()
         self.known.clear()
-        if binding is None and not anything_owned():
+        if nothing_to_guard(binding):
             return
         if binding is None or (binding.system is None and bound_id(binding, "tenant") is None):
             raise NotBound("The driver's cursor is used with no tenant bound.", mend="Enter `with bind(identity):`.")

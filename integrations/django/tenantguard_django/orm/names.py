@@ -10,7 +10,7 @@ from typing import Final
 
 from tenantguard.binding import current_binding
 from tenantguard.errors import StatementRefused
-from tenantguard_django.orm.classify import anything_owned
+from tenantguard_django.orm.classify import nothing_to_guard
 
 __all__ = ["is_alias", "may_render", "names_of"]
 
@@ -22,7 +22,7 @@ def may_render() -> bool:
     """True where SQL of the app's own may stand in a statement: behind a door, or where there is nothing to guard."""
     binding = current_binding()
     if binding is None:
-        return not anything_owned()
+        return nothing_to_guard(binding)
     return binding.system is not None or binding.raw is not None
 
 

@@ -13,6 +13,7 @@ from django.db.models.sql import compiler as django_compilers
 from tenantguard.binding import current_binding, raw_binding
 from tenantguard.errors import StatementRefused
 from tenantguard_django.orm.cascades import reach_of_delete
+from tenantguard_django.orm.classify import nothing_to_guard
 from tenantguard_django.orm.compilers import ScopedCompiler
 from tenantguard_django.orm.criteria import guarded
 from tenantguard_django.orm.inserts import are_plain, keep_text, known_text, plain_rows
@@ -64,7 +65,7 @@ class ScopedDelete(ScopedChange):
         binding = raw_binding()
         if binding is not None and binding.permits:
             binding = current_binding()
-        if binding is not None and binding.system is not None:
+        if nothing_to_guard(binding) or (binding is not None and binding.system is not None):
             return
         narrowed = binding is not None and binding.identity is not None and bool(binding.identity.dimensions)
         field = reach_of_delete(table, narrowed=narrowed)

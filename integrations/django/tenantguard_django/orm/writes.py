@@ -12,7 +12,17 @@ from django.db.models.expressions import DatabaseDefault, Value
 
 from tenantguard.binding import Binding, current_binding, raw_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, StatementRefused, UnclassifiedTable
-from tenantguard_django.orm.classify import Child, Kind, Link, Owned, Shared, kind_of, links_of, watched_columns
+from tenantguard_django.orm.classify import (
+    Child,
+    Kind,
+    Link,
+    Owned,
+    Shared,
+    kind_of,
+    links_of,
+    nothing_to_guard,
+    watched_columns,
+)
 from tenantguard_django.orm.keys import VALUE_METHODS, Key, is_plain
 from tenantguard_django.orm.lifts import LIFTS, WRITE, find_lift
 from tenantguard_django.orm.links import check_targets, computed, link_values, results_of, sent
@@ -26,11 +36,11 @@ _LEFT_OUT: Final = DatabaseDefault(Value(None))
 
 
 def _kind(table: str, binding: Binding | None) -> Kind | None:
-    """Return what a table is; ``None`` for an unclassified one in a system context."""
+    """Return what a table is; ``None`` for an unclassified one in a system context, or where there are no tenants."""
     try:
         return kind_of(table)
     except (UnclassifiedTable, ConfigurationError):
-        if binding is not None and binding.system is not None:
+        if nothing_to_guard(binding) or (binding is not None and binding.system is not None):
             return None
         raise
 
@@ -76,7 +86,7 @@ class InsertCheck:
             binding = current_binding()
         kind = self.kind = _kind(query.get_meta().db_table, binding)
         if kind is None:
-            compiler.connection.tenantguard.touched = True
+            compiler.connection.tenantguard.touched |= binding is not None
             return
         scope = None
         if not isinstance(kind, Shared):

@@ -6,9 +6,12 @@ import io
 from django.contrib.auth.models import User
 from django.core.management import call_command
 from django.db import connection, transaction
-from django.db.models import CharField, Count, F, Func, Window
+from django.db.migrations.executor import MigrationExecutor
+from django.db.migrations.recorder import MigrationRecorder
+from django.db.models import CASCADE, CharField, Count, F, ForeignKey, Func, Model, Window
 from django.db.models.functions import RowNumber
 from django.test import LiveServerTestCase, TestCase, TransactionTestCase
+from django.test.utils import isolate_apps
 
 from shop.models import Product, Tag
 
@@ -125,6 +128,53 @@ class Transactions(TransactionTestCase):
         assert connection.is_usable()
         connection.close()
         assert Product.objects.count() == 0
+
+
+class Migrating(TransactionTestCase):
+    def test_the_state_of_migrations_is_asked_for(self):
+        executor = MigrationExecutor(connection)
+        assert executor.migration_plan(executor.loader.graph.leaf_nodes()) == []
+        assert MigrationRecorder(connection).migration_qs.filter(app="shop").exists()
+
+    def test_a_migration_is_taken_back_and_made_again(self):
+        executor = MigrationExecutor(connection)
+        executor.migrate([("shop", None)])
+        assert "shop_product" not in connection.introspection.table_names()
+        executor = MigrationExecutor(connection)
+        executor.migrate(executor.loader.graph.leaf_nodes())
+        assert Product.objects.count() == 0
+
+    @isolate_apps("shop")
+    def test_a_model_of_the_tests_own(self):
+        class Basket(Model):
+            name = CharField(max_length=50)
+
+            class Meta:
+                app_label = "shop"
+
+        class Item(Model):
+            basket = ForeignKey(Basket, CASCADE, related_name="items")
+
+            class Meta:
+                app_label = "shop"
+
+        with connection.schema_editor() as editor:
+            editor.create_model(Basket)
+            editor.create_model(Item)
+        try:
+            basket = Basket.objects.create(name="full")
+            Item.objects.bulk_create([Item(basket=basket), Item(basket=basket)])
+            assert Basket.objects.annotate(size=Count("items")).get().size == 2
+            assert Item.objects.select_related("basket").first().basket.name == "full"
+            basket.name = "empty"
+            basket.save()
+            assert Basket.objects.update(name=Shout(F("name"))) == 1
+            assert list(Basket.objects.values_list("name", flat=True)) == ["EMPTY!"]
+            assert basket.delete()[0] == 3
+        finally:
+            with connection.schema_editor() as editor:
+                editor.delete_model(Item)
+                editor.delete_model(Basket)
 
 
 class Serving(LiveServerTestCase):
