@@ -13,22 +13,25 @@ from typing import Any, Final, TypeVar
 from django.db.models.expressions import (
     BaseExpression,
     Case,
+    Col,
     CombinedExpression,
     Expression,
     Func,
     OrderBy,
     RawSQL,
+    Ref,
     Subquery,
     When,
     Window,
     WindowFrame,
+    WindowFrameExclusion,
 )
 from django.db.models.fields import Field
-from django.db.models.functions import Cast
+from django.db.models.functions import Cast, Collate
 from django.db.models.lookups import Lookup
 from django.db.models.sql.datastructures import BaseTable, Join
 from django.db.models.sql.query import Query
-from django.db.models.sql.where import ExtraWhere
+from django.db.models.sql.where import AND, OR, XOR, ExtraWhere, WhereNode
 
 from tenantguard.errors import BindingError, ConfigurationError, StatementRefused
 from tenantguard.orm.functions import PURE_FUNCTIONS
@@ -43,13 +46,8 @@ _RAW_MEND: Final = (
 )
 _FIELD_HOOKS: Final = ("get_placeholder", "get_placeholder_sql", "select_format")
 """What a field writes SQL by; the second is the name that Django 6.1 has for the first."""
-_INSTANCE: Final = frozenset(
-    """
-    template function arg_joiner frame_type as_sql as_sqlite as_postgresql select_format process_lhs process_rhs
-    batch_process_rhs get_rhs_op get_bilateral_transforms get_db_prep_lookup window_frame_start_end
-    """.split()
-)
-"""What an instance may not have otherwise than its class, since it is rendered or renders."""
+_VENDORS: Final = frozenset({"as_sql", "as_sqlite", "as_postgresql"})
+_CONNECTORS: Final = frozenset({AND, OR, XOR})
 _QUIET: Final = frozenset(
     """
     __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__ __init__ __annotations__ __slots__ __repr__
@@ -64,6 +62,7 @@ _CONNECTOR: Final = re.compile(r"[-+*/%^&|#<>=~!@?]{1,4}|AND|OR")
 _JOINER: Final = re.compile(r"\s*(?:[,+*/|-]|\|\|)?\s*")
 _CAST: Final = re.compile(r"[\w ]+(?:\([\d, ]*\))?(?: [\w ]+)?(?:\[\d*\])*")
 _TIME_ZONE: Final = re.compile(r" with(?:out)? time zone\b")
+_TABLE: Final = re.compile(r'(?:"[\w$ -]+"\.)?"[\w$ -]+"')
 _COLUMN: Final = re.compile(r'"[\w$ -]+"\."[\w$ -]+"')
 _WORDS: Final = re.compile(r"(?i)\b(?:select|from|join|union|table|with|where|into|values)\b")
 
@@ -71,6 +70,7 @@ _vouched: Final[set[type]] = set()
 sound_classes: Final[set[type]] = set()
 """Classes whose instances need no look."""
 _looked_at: Final[dict[type, Callable[[Any, Any], str | None]]] = {}
+_fixed: Final[dict[type, frozenset[str]]] = {}
 
 
 def vouch_for(cls: _C, *, reason: str) -> _C:
@@ -161,17 +161,10 @@ def _look_for(cls: type) -> Callable[[Any, Any], str | None]:
         return _query
     if not _is_djangos(cls) and (fault := _own_class(cls)) is not None:
         return lambda _node, _connection: fault
-    if issubclass(cls, Cast):
-        return _cast
-    if issubclass(cls, Func):
-        return _func
-    if issubclass(cls, Subquery):
-        return _subquery
-    if issubclass(cls, CombinedExpression):
-        return _combined
-    if issubclass(cls, Expression | OrderBy | Case | When | Window | WindowFrame):
-        return _expression
-    return _sound
+    for base, look in _LOOKS:
+        if issubclass(cls, base):
+            return look
+    return _node
 
 
 def _own_class(cls: type) -> str | None:
@@ -222,14 +215,62 @@ def _is_type(text: str | None) -> bool:
     return _CAST.fullmatch(plain) is not None and _WORDS.search(plain) is None
 
 
+def _fixed_names(cls: type) -> frozenset[str]:
+    """Return what an instance may not have otherwise than its class: the methods, and the texts, which are rendered."""
+    found = _fixed.get(cls)
+    if found is None:
+        members = {name: value for base in reversed(cls.__mro__) for name, value in base.__dict__.items()}
+        names = {name for name, value in members.items() if isinstance(value, str) or callable(value)}
+        found = _fixed[cls] = frozenset(names | _VENDORS | {"template", "function"})
+    return found
+
+
 def _expression(node: Any, connection: Any) -> str | None:
     own = node.__dict__
-    if not _INSTANCE.isdisjoint(own) and any(
+    names = _fixed_names(node.__class__)
+    if not names.isdisjoint(own) and any(
         own[name] != getattr(type(node), name, None) and not (name == "function" and _is_pure(own[name]))
-        for name in _INSTANCE & own.keys()
+        for name in names & own.keys()
     ):
         return f"a {type(node).__name__} with a template or function of its own"
     return _field_fault(node, connection)
+
+
+def _node(node: Any, _connection: Any) -> str | None:
+    if not _VENDORS.isdisjoint(node.__dict__):
+        return f"a {type(node).__name__} that renders itself"
+    return None
+
+
+def _where(node: Any, connection: Any) -> str | None:
+    if node.connector not in _CONNECTORS:
+        return "criteria with a connector of their own"
+    return _node(node, connection)
+
+
+def _column(node: Any, connection: Any) -> str | None:
+    alias, column = node.alias, node.target.column
+    if '"' in column or "%" in column or (alias and '"' in alias and not _TABLE.fullmatch(alias)):
+        return "a column whose name is none"  # Django leaves what stands in quotes as it is
+    return _expression(node, connection)
+
+
+def _reference(node: Any, connection: Any) -> str | None:
+    return "a reference that is no name" if '"' in node.refs else _expression(node, connection)
+
+
+def _frame(node: Any, connection: Any) -> str | None:
+    if not isinstance(node.exclusion, WindowFrameExclusion | None):
+        return "a window's frame with an exclusion of its own"
+    return _expression(node, connection)
+
+
+def _collate(node: Any, connection: Any) -> str | None:
+    return "a collation that is no name" if '"' in node.collation else _func(node, connection)
+
+
+def _case(node: Any, connection: Any) -> str | None:
+    return "a Case with a template of its own" if node.extra else _expression(node, connection)
 
 
 def _func(node: Any, connection: Any) -> str | None:
@@ -273,6 +314,22 @@ def _query(query: Any, _connection: Any) -> str | None:
     if cls.as_sql is Query.as_sql and cls.get_compiler is Query.get_compiler and _COMPILES.isdisjoint(own):
         return None
     return f"a query of the class {cls.__name__}, which compiles itself"
+
+
+_LOOKS: Final = (
+    (Cast, _cast),
+    (Collate, _collate),
+    (Func, _func),
+    (Subquery, _subquery),
+    (CombinedExpression, _combined),
+    (Col, _column),
+    (Ref, _reference),
+    (Case, _case),
+    (WindowFrame, _frame),
+    (Expression | OrderBy | When | Window, _expression),
+    (WhereNode, _where),
+)
+"""How instances of Django's classes, and of the app's that render nothing, are looked at: the first that fits."""
 
 
 def check_query(query: Any, connection: Any) -> None:
