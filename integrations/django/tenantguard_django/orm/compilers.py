@@ -10,7 +10,7 @@ module does not understand does not pass.
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from django.db.models.sql.constants import LOUTER
+from django.db.models.sql.constants import INNER, LOUTER
 from django.db.models.sql.datastructures import BaseTable, Join
 from django.db.models.sql.query import Query
 from django.db.models.sql.subqueries import DeleteQuery, InsertQuery, UpdateQuery
@@ -30,6 +30,7 @@ __all__ = ["TOUCHED", "ScopedCompiler"]
 TOUCHED: Final = "_tenantguard_touched"
 """Set on a query once rows of tenants were read by it."""
 _WRITES: Final = "{}() stands on a query set that reads, and gives no right to read."
+_JOINS: Final = (None, INNER, LOUTER)
 _DJANGOS_QUERIES: Final = frozenset({Query, UpdateQuery, DeleteQuery, InsertQuery})
 
 
@@ -106,7 +107,7 @@ class ScopedCompiler:
         lift = find_lift(self.query, WRITE if write else READ, table)
         if lift is None and not write:
             lift = find_lift(self.query, WRITE, table)
-            if lift is not None and lift not in lifts_of(self.connection.tenantguard.writing):
+            if lift is not None and self.query is not self.connection.tenantguard.writing:
                 raise StatementRefused(_WRITES.format(lift.right), mend="Use read_across().")
         if lift is None:
             return False
@@ -134,6 +135,8 @@ class ScopedCompiler:
             cls = clause.__class__
             if clause.table_alias != clause.table_name and not _is_name(clause.table_alias):
                 raise StatementRefused("A table's alias is no name.", mend="Use letters, digits and underscores.")
+            if (cls is BaseTable or cls is Join) and ("as_sql" in clause.__dict__ or clause.join_type not in _JOINS):
+                self._refuse(f"a {cls.__name__} in FROM that is written in a way of its own")
             if cls is not BaseTable and cls is not Join:
                 self._refuse(f"a {cls.__name__} in FROM, which is none of Django's own")
                 sql, given = super().compile(clause)  # type: ignore[misc]
@@ -266,6 +269,7 @@ class ScopedCompiler:
             lift.log()
         if touched:
             self.query.__dict__[TOUCHED] = True
+            guard.statements += 1
 
     def _run(self, execute: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Vouch for what this compiler makes, while Django runs it."""
