@@ -226,6 +226,37 @@ class DocumentRow(models.Model):
         db_table = "ormtests_document"
 
 
+class Filed(TenantModel):
+    """Put into a folder by the database, where nobody says which."""
+
+    text = models.CharField(max_length=200)
+    folder = models.ForeignKey(Folder, null=True, db_default=900_000, on_delete=models.CASCADE, related_name="+")
+
+
+class FiledRow(TenantModel):
+    """A second model of the same table, that does not know of the folder."""
+
+    text = models.CharField(max_length=200)
+
+    class Meta:
+        managed = False
+        db_table = "ormtests_filed"
+
+
+class LateKey(models.ForeignKey):
+    """Sends the key that it is given the first time that it is asked, and b's from then on."""
+
+    asked = 0
+
+    def get_db_prep_save(self, value, connection):
+        self.asked += value is not None
+        return super().get_db_prep_save(value if value is None or self.asked == 1 else 900_000, connection)
+
+
+class Late(TenantModel):
+    folder = LateKey(Folder, null=True, on_delete=models.CASCADE, related_name="+")
+
+
 class Forgotten(models.Model):
     text = models.CharField(max_length=200)
 

@@ -292,6 +292,8 @@ def test_the_next_tenant_meets_nothing_that_was_left_in_the_session(guarded: str
 def test_a_savepoint_of_nobodys_begins_in_a_clean_session(guarded: str) -> None:
     with bind(A), allow_raw("attack"), connections[guarded].cursor() as cursor:
         cursor.execute("SET SESSION app.remains = 'by a'")
+    if not connections[guarded].autocommit:
+        transaction.commit(using=guarded)
     with transaction.atomic(using=guarded), transaction.atomic(using=guarded), bind(B):
         assert D.count() == 4
         with allow_raw("look"), connections[guarded].cursor() as cursor:

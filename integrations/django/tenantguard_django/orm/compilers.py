@@ -30,8 +30,8 @@ __all__ = ["TOUCHED", "ScopedCompiler"]
 
 TOUCHED: Final = "_tenantguard_touched"
 """Set on a query once rows of tenants were read by it."""
-_JOINS: Final = (INNER, LOUTER)
 _WRITES: Final = "{}() stands on a query set that reads, and gives no right to read."
+_JOINS: Final = (None, INNER, LOUTER)
 _DJANGOS_QUERIES: Final = frozenset({Query, UpdateQuery, DeleteQuery, InsertQuery})
 
 
@@ -110,7 +110,7 @@ class ScopedCompiler:
         lift = find_lift(self.query, WRITE if write else READ, table)
         if lift is None and not write:
             lift = find_lift(self.query, WRITE, table)
-            if lift is not None and lift not in lifts_of(self.connection.tenantguard.writing):
+            if lift is not None and self.query is not self.connection.tenantguard.writing:
                 raise StatementRefused(_WRITES.format(lift.right), mend="Use read_across().")
         if lift is None:
             return False
@@ -138,14 +138,14 @@ class ScopedCompiler:
             cls = clause.__class__
             if clause.table_alias != clause.table_name and not is_alias(clause.table_alias):
                 raise StatementRefused("A table's alias is no name.", mend="Use letters, digits and underscores.")
-            if (cls is not BaseTable and cls is not Join) or "as_sql" in clause.__dict__:
+            if (cls is BaseTable or cls is Join) and ("as_sql" in clause.__dict__ or clause.join_type not in _JOINS):
+                self._refuse(f"a {cls.__name__} in FROM that is written in a way of its own")
+            if cls is not BaseTable and cls is not Join:
                 self._refuse(f"a {cls.__name__} in FROM, which is none of Django's own")
                 sql, given = super().compile(clause)  # type: ignore[misc]
                 result.append(sql)
                 params.extend(given)
                 continue
-            if cls is Join and clause.join_type not in _JOINS:
-                raise StatementRefused("A join is of an unknown kind.", mend="Use inner joins and left outer ones.")
             sql, given = clause.as_sql(self, self.connection)
             found = self.scoped(clause.table_name, quote(clause.table_alias))
             own = None if found is None or (not lifted and follows(query, alias, clause)) else found
@@ -282,6 +282,7 @@ class ScopedCompiler:
             lift.log()
         if touched:
             self.query.__dict__[TOUCHED] = True
+            guard.statements += 1
 
     def _run(self, execute: Callable[..., Any], *args: Any, **kwargs: Any) -> Any:
         """Vouch for what this compiler makes, while Django runs it."""

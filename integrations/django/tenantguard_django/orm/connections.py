@@ -6,6 +6,7 @@ Django's own machinery (connecting, savepoints, finding out what the database ca
 through by name.
 """
 
+import re
 import threading
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
@@ -17,7 +18,7 @@ from django.db.utils import ConnectionHandler
 from django.utils.functional import cached_property
 
 from tenantguard.binding import current_binding
-from tenantguard.errors import ConfigurationError
+from tenantguard.errors import ConfigurationError, StatementRefused
 from tenantguard.permits import system
 from tenantguard_django.orm.commands import in_test_environment, install_system_commands
 from tenantguard_django.orm.drivers import (
@@ -41,6 +42,7 @@ settings_of_aliases: Final[dict[str, Any]] = {}
 """What tells PostgreSQL whose transaction it is, by alias (`tenantguard_django.orm.rls`)."""
 _classes: Final[dict[type, type]] = {}
 _EVERY: Final = "*"
+_SAVEPOINT: Final = re.compile(r"[\w-]+")
 _lock: Final = threading.Lock()
 
 
@@ -132,17 +134,20 @@ class GuardedWrapper:
             self.tenantguard.forget()
 
     def _savepoint(self, sid: str) -> None:
+        _check_savepoint(sid)
         if self.tenantguard.setting is not None:
             self.tenantguard.setting.before_untold(self)
         with self.tenantguard.opened():
             super()._savepoint(sid)  # type: ignore[misc]
 
     def _savepoint_rollback(self, sid: str) -> None:
+        _check_savepoint(sid)
         self.tenantguard.rolled_back()
         with self.tenantguard.opened():
             super()._savepoint_rollback(sid)  # type: ignore[misc]
 
     def _savepoint_commit(self, sid: str) -> None:
+        _check_savepoint(sid)
         with self.tenantguard.opened():
             super()._savepoint_commit(sid)  # type: ignore[misc]
 
@@ -162,6 +167,12 @@ class GuardedWrapper:
         """Check foreign keys again."""
         with self.tenantguard.opened():
             return super().enable_constraint_checking()  # type: ignore[misc]
+
+
+def _check_savepoint(sid: Any) -> None:
+    """Refuse a savepoint whose name would be read as SQL, since Django leaves what stands in quotes as it is."""
+    if not isinstance(sid, str) or not _SAVEPOINT.fullmatch(sid):
+        raise StatementRefused("A savepoint's name is no name.", mend="Use what transaction.savepoint() returns.")
 
 
 def _install(connection: Any) -> None:

@@ -61,6 +61,7 @@ class Guard:
         "lifted",
         "passing",
         "setting",
+        "statements",
         "told",
         "touched",
         "vouched",
@@ -79,10 +80,12 @@ class Guard:
         """Text, parameters and whether a tenant's table is in it, of what the scoped compilers are about to run."""
         self.touched = False
         """Whether a compiler has met a tenant's table."""
+        self.statements = 0
+        """How many statements on tenants' tables the compilers have made."""
         self.lifted: list[Lift] = []
         """The rights beyond the tenant that compilers have made use of."""
         self.writing: Any = None
-        """The query of the UPDATE or DELETE that is compiled."""
+        """The query by which Django finds the rows of the UPDATE or DELETE that is compiled."""
         self._pin: object = None
         self._owner: object = _NO_OWNER
         self.known: dict[tuple[str, str, bool], set[Any]] = {}
@@ -110,7 +113,10 @@ class Guard:
     def owner(self) -> object:
         """Return what holds the pin of the running transaction: a block, the connection, or ``None`` for autocommit."""
         connection = self.connection
-        for block in connection.atomic_blocks:
+        blocks = connection.atomic_blocks
+        if blocks and not connection.commit_on_exit and not getattr(blocks[0], "_from_testcase", False):
+            return connection  # autocommit was off before, so the transaction outlives the blocks
+        for block in blocks:
             if not getattr(block, "_from_testcase", False):
                 return block
         if connection.atomic_blocks or connection.autocommit:

@@ -15,10 +15,14 @@ from django.db.models.sql.query import Query
 from tenantguard.binding import Binding, current_binding
 from tenantguard.errors import ConfigurationError, ForeignTenantWrite, UnclassifiedTable
 from tenantguard_django.orm.classify import NO_GLOBAL, Child, Link, Owned, kind_of_model
+from tenantguard_django.orm.keys import end_field, is_plain
+from tenantguard_django.orm.lifts import LIFTS
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 
-__all__ = ["check_targets", "computed", "link_values", "results_of", "sent"]
+__all__ = ["as_sent", "check_targets", "computed", "is_plain_value", "link_values", "prepares_plainly", "results_of"]
+__all__ += ["sent"]
 
+_PREPARING: Final = ("get_prep_value", "get_db_prep_value", "get_db_prep_save")
 _AT_ONCE: Final = 500
 _MOST_KNOWN: Final = 10_000
 
@@ -65,7 +69,8 @@ def _count(connection: Any, link: Link, scope: Scope, values: Iterable[Any], bin
     where, params = predicate(link.target, table, scope.alone(), connection, write=link.owns)
     marks = ", ".join(["%s"] * len(values))
     # Every part is a quoted name or was written by the barrier.
-    sql = f"SELECT COUNT(*) FROM {table} WHERE {table}.{quote(link.column)} IN ({marks}) AND {where}"  # noqa: S608
+    column = f"{table}.{quote(link.column)}"
+    sql = f"SELECT COUNT(DISTINCT {column}) FROM {table} WHERE {column} IN ({marks}) AND {where}"  # noqa: S608
     connection.ensure_connection()
     guard = connection.tenantguard
 
@@ -99,7 +104,7 @@ def link_values(link: Link, field: Any, value: Any, connection: Any) -> Iterator
         ForeignTenantWrite: an expression computes it.
     """
     for given in results_of(field, value):
-        if isinstance(given, Value):
+        if is_plain_value(given):
             prepared = sent(given, connection)
         elif hasattr(given, "resolve_expression"):
             if not _reads_own_link(link, given):
@@ -119,6 +124,61 @@ def sent(value: Value, connection: Any) -> Any:
     """Return the parameter that a `Value` becomes in a statement that writes."""
     field = value._output_field_or_none
     return value.value if field is None else field.get_db_prep_save(value.value, connection)
+
+
+def is_plain_value(given: Any) -> bool:
+    """True for a `Value` that is sent as Django prepares it, and not as a field of the app's does, each time anew."""
+    if not isinstance(given, Value):
+        return False
+    field = given._output_field_or_none
+    return field is None or is_plain(field, _PREPARING)
+
+
+def prepares_plainly(field: Any) -> bool:
+    """True if what a field makes of a value, to be sent, is made by Django's code alone."""
+    return is_plain(field, _PREPARING) and is_plain(end_field(field), _PREPARING)
+
+
+class _AsSent:
+    """A column in the place of a field whose own code has been asked: it sends what that has made."""
+
+    __slots__ = ("column", "field", "name", "remote_field", "unique")
+
+    def __init__(self, field: Any) -> None:
+        self.field = field
+        self.column: str = field.column
+        self.name: str = field.name
+        self.unique: bool = field.unique
+        self.remote_field = field.remote_field
+
+    @property
+    def target_field(self) -> Any:
+        return self.field.target_field
+
+    def __eq__(self, other: object) -> bool:
+        return bool(self.field == other)
+
+    def __hash__(self) -> int:
+        return hash(self.field)
+
+    def get_db_prep_save(self, value: Any, connection: Any) -> Any:  # noqa: ARG002 - as Django calls it
+        return value
+
+
+def as_sent(field: Any, value: Any, connection: Any) -> tuple[Any, Any]:
+    """Ask a field once what it makes of a value, so that what is looked at is what is sent.
+
+    Args:
+        field: the field of an UPDATE.
+        value: what it is set to.
+        connection: Django's.
+
+    Returns:
+        What stands for the field in the statement, and what is sent.
+    """
+    if not hasattr(value, "resolve_expression") and hasattr(value, "prepare_database_save"):
+        value = value.prepare_database_save(field)
+    return _AsSent(field), field.get_db_prep_save(value, connection)
 
 
 def results_of(field: Any, value: Any) -> Iterator[Any]:
@@ -142,7 +202,14 @@ def _reads_own_link(link: Link, value: Any) -> bool:
         if binding is not None and binding.reads:
             return False  # it may read a row of another tenant
         query: Any = value.query if isinstance(value, Subquery) else value
-        if query.combinator or query.annotation_select or query.extra_select or len(query.select) != 1 or link.owns:
+        if (
+            LIFTS in query.__dict__
+            or query.combinator
+            or query.annotation_select
+            or query.extra_select
+            or len(query.select) != 1
+            or link.owns
+        ):
             return False
         value = query.select[0]
     if not isinstance(value, Col):

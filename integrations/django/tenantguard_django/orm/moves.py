@@ -7,13 +7,13 @@ pointing to what stays behind.
 from typing import Any
 
 from django.core.exceptions import ValidationError
-from django.db.models.expressions import Value
 
 from tenantguard.errors import ForeignTenantWrite, StatementRefused
 from tenantguard.identity import validate_tenant_id
 from tenantguard_django.orm.classify import Child, Kind, Owned, links_of
 from tenantguard_django.orm.keys import Key
 from tenantguard_django.orm.lifts import MOVE, WRITE, find_lift
+from tenantguard_django.orm.links import is_plain_value
 
 __all__ = ["check_move", "check_rights"]
 
@@ -59,7 +59,7 @@ def check_move(key: Key, kind: Kind, value: Any) -> None:
     Raises:
         ForeignTenantWrite: it is computed, empty, or stands for everybody.
     """
-    if isinstance(value, Value):
+    if is_plain_value(value):
         value = value.value
     if hasattr(value, "prepare_database_save"):
         value = value.prepare_database_save(key.field)

@@ -14,7 +14,7 @@ from tenantguard_django.orm.classify import nothing_to_guard
 
 __all__ = ["is_alias", "may_render", "names_of"]
 
-_QUOTED: Final = re.compile(r'"[^"]*"(?:\."[^"]*"){0,2}')
+_QUOTED: Final = re.compile(r'"[^"%]*"(?:\."[^"%]*"){0,2}')
 _MOST_KNOWN: Final = 10_000
 
 
@@ -45,7 +45,9 @@ def names_of(plain: Callable[[str], str]) -> Callable[[str], str]:
             quoted = plain(name)
             if _QUOTED.fullmatch(quoted) is None:
                 if not may_render():
-                    raise StatementRefused("The statement holds a name with a quote in it.", mend="Use another name.")
+                    raise StatementRefused(
+                        "The statement holds a name with a quote or percent sign in it.", mend="Use another name."
+                    )
             elif name.__class__ is str:
                 if len(known) >= _MOST_KNOWN:
                     known.clear()

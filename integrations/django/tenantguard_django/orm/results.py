@@ -2,13 +2,14 @@
 
 A query set keeps its rows, and answers from them without a statement, so no predicate reaches it: one that was
 evaluated for a tenant and kept (in a form, a module, a cache, a pickle, a prefetch) would give its rows to the next.
-Rows of shared models are anybody's.
+Rows of shared models are anybody's, unless rows of a tenant were fetched into them.
 """
 
 from collections.abc import AsyncIterator, Iterator
 from typing import Any, Final
 
 from asgiref.sync import sync_to_async
+from django.db import connections
 from django.db.models.query import QuerySet, RawQuerySet
 
 from tenantguard.binding import current_binding, raw_binding
@@ -83,7 +84,30 @@ def _aiter(self: Any) -> AsyncIterator[Any]:
 
 
 def _touches(queryset: Any) -> bool:
-    return bool(queryset.query.__dict__.get(TOUCHED)) or belongs_to_tenants(queryset.model)
+    return (
+        bool(queryset.query.__dict__.get(TOUCHED))
+        or bool(queryset._prefetch_related_lookups)
+        or belongs_to_tenants(queryset.model)
+    )
+
+
+def _touching() -> int:
+    """Return how many statements on rows of tenants this thread has made."""
+    guards = (getattr(connection, "tenantguard", None) for connection in connections.all(initialized_only=True))
+    return sum(guard.statements for guard in guards if guard is not None)
+
+
+def _pinned_prefetch(plain: Any) -> Any:
+    """Rows of a shared model belong to who read them once rows of a tenant were fetched into them."""
+
+    def prefetch(self: Any) -> None:
+        before = _touching()
+        plain(self)
+        own = self.__dict__
+        if own.get(_CACHE) and _touching() != before:
+            own[_PIN] = pin_of(current_binding())
+
+    return prefetch
 
 
 def install_result_pins() -> None:
@@ -94,6 +118,8 @@ def install_result_pins() -> None:
     setattr(RawQuerySet, _CACHE, _ResultCache())
     for cls in (QuerySet, RawQuerySet):
         cls.__iter__ = _pinned_iter(cls.__iter__)
+        plain_prefetch = cls._prefetch_related_objects  # type: ignore[union-attr]
+        cls._prefetch_related_objects = _pinned_prefetch(plain_prefetch)  # type: ignore[union-attr]
     QuerySet.__aiter__ = _aiter
     plain, plain_async = QuerySet._iterator, QuerySet.aiterator
 

@@ -22,6 +22,7 @@ from django.db.models.expressions import (
     When,
     Window,
     WindowFrame,
+    WindowFrameExclusion,
 )
 from django.db.models.fields import Field
 from django.db.models.functions import Cast
@@ -43,13 +44,7 @@ _RAW_MEND: Final = (
 )
 _FIELD_HOOKS: Final = ("get_placeholder", "get_placeholder_sql", "select_format")
 """What a field writes SQL by; the second is the name that Django 6.1 has for the first."""
-_INSTANCE: Final = frozenset(
-    """
-    template function arg_joiner frame_type as_sql as_sqlite as_postgresql select_format process_lhs process_rhs
-    batch_process_rhs get_rhs_op get_bilateral_transforms get_db_prep_lookup window_frame_start_end
-    """.split()
-)
-"""What an instance may not have otherwise than its class, since it is rendered or renders."""
+_VENDORS: Final = frozenset({"as_sql", "as_sqlite", "as_postgresql"})
 _QUIET: Final = frozenset(
     """
     __module__ __doc__ __qualname__ __firstlineno__ __static_attributes__ __init__ __annotations__ __slots__ __repr__
@@ -72,6 +67,7 @@ sound_classes: Final[set[type]] = set()
 """Classes whose instances need no look."""
 _CONNECTORS: Final = frozenset({AND, OR, XOR})
 _looked_at: Final[dict[type, Callable[[Any, Any], str | None]]] = {}
+_fixed: Final[dict[type, frozenset[str]]] = {}
 
 
 def vouch_for(cls: _C, *, reason: str) -> _C:
@@ -144,19 +140,6 @@ def _sound(_node: Any, _connection: Any) -> str | None:
     return None
 
 
-def _where(node: Any, connection: Any) -> str | None:
-    connector = node.connector
-    if connector.__class__ is not str or connector not in _CONNECTORS:
-        return "criteria with a connector of their own"
-    return _unchanged(node, connection)
-
-
-def _unchanged(node: Any, _connection: Any) -> str | None:
-    if not _INSTANCE.isdisjoint(node.__dict__):
-        return f"a {type(node).__name__} that was made over"
-    return None
-
-
 def _raw(node: Any, _connection: Any) -> str | None:
     # Django's own prefetching of many-to-many relations selects a column of a table in FROM so.
     if type(node) is RawSQL and not node.params and isinstance(node.sql, str) and _COLUMN.fullmatch(node.sql):
@@ -170,24 +153,15 @@ def _look_for(cls: type) -> Callable[[Any, Any], str | None]:
     if issubclass(cls, RawSQL | ExtraWhere):
         return _raw
     if cls in (BaseTable, Join):
-        return _unchanged
-    if issubclass(cls, WhereNode):
-        return _where
+        return _node
     if issubclass(cls, Query):
         return _query
     if not _is_djangos(cls) and (fault := _own_class(cls)) is not None:
         return lambda _node, _connection: fault
-    if issubclass(cls, Cast):
-        return _cast
-    if issubclass(cls, Func):
-        return _func
-    if issubclass(cls, Subquery):
-        return _subquery
-    if issubclass(cls, CombinedExpression):
-        return _combined
-    if issubclass(cls, Expression | OrderBy | Case | When | Window | WindowFrame):
-        return _expression
-    return _unchanged if cls.__dictoffset__ else _sound
+    for base, look in _LOOKS:
+        if issubclass(cls, base):
+            return look
+    return _node
 
 
 def _own_class(cls: type) -> str | None:
@@ -238,14 +212,47 @@ def _is_type(text: str | None) -> bool:
     return _CAST.fullmatch(plain) is not None and _WORDS.search(plain) is None
 
 
+def _fixed_names(cls: type) -> frozenset[str]:
+    """Return what an instance may not have otherwise than its class: the methods, and the texts, which are rendered."""
+    found = _fixed.get(cls)
+    if found is None:
+        members = {name: value for base in reversed(cls.__mro__) for name, value in base.__dict__.items()}
+        names = {name for name, value in members.items() if isinstance(value, str) or callable(value)}
+        found = _fixed[cls] = frozenset(names | _VENDORS | {"template", "function"})
+    return found
+
+
 def _expression(node: Any, connection: Any) -> str | None:
     own = node.__dict__
-    if not _INSTANCE.isdisjoint(own) and any(
+    names = _fixed_names(node.__class__)
+    if not names.isdisjoint(own) and any(
         own[name] != getattr(type(node), name, None) and not (name == "function" and _is_pure(own[name]))
-        for name in _INSTANCE & own.keys()
+        for name in names & own.keys()
     ):
         return f"a {type(node).__name__} with a template or function of its own"
     return _field_fault(node, connection)
+
+
+def _node(node: Any, _connection: Any) -> str | None:
+    if not _VENDORS.isdisjoint(node.__dict__):
+        return f"a {type(node).__name__} that renders itself"
+    return None
+
+
+def _where(node: Any, connection: Any) -> str | None:
+    if node.connector.__class__ is not str or node.connector not in _CONNECTORS:
+        return "criteria with a connector of their own"
+    return _node(node, connection)
+
+
+def _frame(node: Any, connection: Any) -> str | None:
+    if not isinstance(node.exclusion, WindowFrameExclusion | None):
+        return "a window's frame with an exclusion of its own"
+    return _expression(node, connection)
+
+
+def _case(node: Any, connection: Any) -> str | None:
+    return "a Case with a template of its own" if node.extra else _expression(node, connection)
 
 
 def _func(node: Any, connection: Any) -> str | None:
@@ -289,6 +296,19 @@ def _query(query: Any, _connection: Any) -> str | None:
     if cls.as_sql is Query.as_sql and cls.get_compiler is Query.get_compiler and _COMPILES.isdisjoint(own):
         return None
     return f"a query of the class {cls.__name__}, which compiles itself"
+
+
+_LOOKS: Final = (
+    (Cast, _cast),
+    (Func, _func),
+    (Subquery, _subquery),
+    (CombinedExpression, _combined),
+    (Case, _case),
+    (WindowFrame, _frame),
+    (Expression | OrderBy | When | Window, _expression),
+    (WhereNode, _where),
+)
+"""How instances of Django's classes, and of the app's that render nothing, are looked at: the first that fits."""
 
 
 def check_query(query: Any, connection: Any) -> None:

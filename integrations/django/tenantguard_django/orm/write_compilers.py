@@ -25,17 +25,24 @@ __all__ = ["scoped_compiler"]
 
 
 class ScopedChange(ScopedCompiler):
-    """What UPDATE and DELETE share: what they read to find their rows is read with their rights."""
+    """What UPDATE and DELETE share: the query that Django finds their rows by, where there are joins, has their rights.
+
+    No other has them, such as a subquery of the app's that was made of the same query set.
+    """
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         if LIFTS not in self.query.__dict__:
             return super().as_sql(*args, **kwargs)
         guard = self.connection.tenantguard
-        before, guard.writing = guard.writing, self.query
+        before, guard.writing = guard.writing, None
         try:
             return super().as_sql(*args, **kwargs)
         finally:
             guard.writing = before
+
+    def _finds_rows(self, where: Any) -> None:
+        """Take the query in Django's own ``pk IN (…)``."""
+        self.connection.tenantguard.writing = getattr(where.children[0], "rhs", None)
 
     def _check_lifts(self, query: Any) -> None:
         pass
@@ -53,6 +60,8 @@ class ScopedDelete(ScopedChange):
         found = self.scoped(query.base_table, name, write=True)
         self._check_reach(query.base_table)
         self.connection.tenantguard.known.clear()  # another tenant's row may get the key of one that was removed
+        if LIFTS in self.query.__dict__ and query is not self.query:
+            self._finds_rows(query.where)
         where = query.where if found is None else guarded(found, query.where)
         delete = f"DELETE FROM {name}"  # noqa: S608 - a quoted name
         try:
@@ -88,6 +97,14 @@ class ScopedUpdate(ScopedChange):
         if node.__class__ not in sound_classes:
             self._check(node)
         return super(ScopedCompiler, self).compile(node)  # type: ignore[misc]
+
+    def pre_sql_setup(self, *args: Any, **kwargs: Any) -> Any:
+        query = self.query
+        where = query.where
+        made = super().pre_sql_setup(*args, **kwargs)  # type: ignore[misc]
+        if LIFTS in query.__dict__ and query.where is not where:
+            self._finds_rows(query.where)
+        return made
 
     def as_sql(self, *args: Any, **kwargs: Any) -> Any:
         query = self.query

@@ -23,9 +23,18 @@ from tenantguard_django.orm.classify import (
     nothing_to_guard,
     watched_columns,
 )
-from tenantguard_django.orm.keys import VALUE_METHODS, Key, is_plain
+from tenantguard_django.orm.keys import Key
 from tenantguard_django.orm.lifts import LIFTS, WRITE, find_lift
-from tenantguard_django.orm.links import check_targets, computed, link_values, results_of, sent
+from tenantguard_django.orm.links import (
+    as_sent,
+    check_targets,
+    computed,
+    is_plain_value,
+    link_values,
+    prepares_plainly,
+    results_of,
+    sent,
+)
 from tenantguard_django.orm.moves import check_move, check_rights
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
 
@@ -105,7 +114,7 @@ class InsertCheck:
                 predicate(kind, "", scope, compiler.connection, write=True)  # is refused where it is narrowed
         if binding is None or binding.system is None:
             columns = {field.column for field in query.fields} if (links := links_of(kind)) else ()
-            self.links = [(link, []) for link in links if link.field.column in columns]
+            self.links = [(link, []) for link in links if link.field.column in columns or link.field.has_db_default()]
 
     def _stamp(self, key: Key, scope: Scope) -> None:
         query = self.compiler.query
@@ -182,7 +191,7 @@ class InsertCheck:
 
     def _pointed_to(self, link: Link, sent_for: Mapping[str | None, list[Any]]) -> Iterator[Any]:
         compiler, column = self.compiler, link.field.column
-        field = next(field for field in compiler.query.fields if field.column == column)
+        field = next((field for field in compiler.query.fields if field.column == column), link.field)
         for value in sent_for.get(column, (_LEFT_OUT,)):  # as Django 6.1 does with what the database fills in
             given = [value]
             if isinstance(value, DatabaseDefault):
@@ -192,7 +201,7 @@ class InsertCheck:
             for one in given:
                 if isinstance(one, DatabaseDefault):
                     one = one.expression
-                if isinstance(one, Value):
+                if is_plain_value(one):
                     one = sent(one, compiler.connection)
                 if hasattr(one, "as_sql"):
                     raise computed(link)
@@ -245,6 +254,7 @@ def conflict_target(compiler: Any, check: InsertCheck) -> tuple[str, str, list[o
     )
     if not suffix:
         return None
+    connection.tenantguard.known.clear()  # as by an UPDATE, a key may be given up
     where, params = predicate(kind, connection.ops.quote_name(kind.table), check.scope, connection, write=True)
     return suffix, where, params
 
@@ -269,7 +279,7 @@ def check_update(compiler: Any) -> None:
     if LIFTS in query.__dict__ and not isinstance(kind, Shared):
         moving = check_rights(compiler, kind)
         across = moving or find_lift(query, WRITE, kind.table) is not None
-    for field, _model, value in query.values:
+    for index, (field, model, value) in enumerate(query.values):
         if field.unique:
             compiler.connection.tenantguard.known.clear()  # another tenant's row may get the key that is given up
         found = watched.get(field.column)
@@ -288,16 +298,19 @@ def check_update(compiler: Any) -> None:
             if value.__class__ is str and value == key.value(bound) and not links:
                 continue
             for given in results_of(field, value):
-                if isinstance(given, Value) and _is_plain_value(given):
+                if is_plain_value(given):
                     given = given.value
                 if hasattr(given, "prepare_database_save"):
                     given = given.prepare_database_save(field)
                 if hasattr(given, "resolve_expression") or not key.same(given, bound):
                     raise foreign_row(key)
+        if links and not prepares_plainly(field):
+            field, value = as_sent(field, value, compiler.connection)
+            query.values[index] = (field, model, value)
         for link in links:
             if not across:
                 check_targets(compiler.connection, link, list(link_values(link, field, value, compiler.connection)))
-            elif value is not None and not (isinstance(value, Value) and value.value is None):
+            elif _is_computed(value) or any(True for _ in link_values(link, field, value, compiler.connection)):
                 raise ForeignTenantWrite(
                     f"The foreign key {link.field.model._meta.label}.{link.field.name} was about to be set in rows of "
                     "another tenant.",
@@ -305,9 +318,8 @@ def check_update(compiler: Any) -> None:
                 )
 
 
-def _is_plain_value(value: Value) -> bool:
-    field = value._output_field_or_none
-    return field is None or is_plain(field, VALUE_METHODS)
+def _is_computed(value: Any) -> bool:
+    return hasattr(value, "resolve_expression") and not is_plain_value(value)
 
 
 def foreign_row(key: Key) -> ForeignTenantWrite:
