@@ -72,7 +72,7 @@ ANSWERS = {
     "can_fail": False,
     "joins_can_fail": False,
     "_query_can_fail": False,
-    "anything_owned": False,
+    "nothing_to_guard": True,
     "renders_by_itself": False,
     "_touches": False,
 }

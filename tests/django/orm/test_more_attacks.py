@@ -4,11 +4,12 @@ Besides: values whose field changes its mind, keys that the database fills in, r
 rows of everybody, and transactions that outlive their blocks.
 """
 
+import uuid
 from typing import Any
 
 import django
 import pytest
-from django.db import connections, models, transaction
+from django.db import IntegrityError, connections, models, transaction
 from django.db.models import (
     Case,
     CharField,
@@ -26,9 +27,10 @@ from django.db.models import (
 from django.db.models.expressions import Col, Ref, RowRange
 from django.db.models.fields.json import KeyTextTransform
 from django.db.models.functions import Cast, Collate
+from django.test.utils import isolate_apps
 from tenantguard_django.orm import move_rows, read_across, write_across
 
-from tenantguard import bind
+from tenantguard import bind, system
 from tenantguard.errors import TenantMismatch
 from tests.django.orm.models import (
     Bookmark,
@@ -40,9 +42,11 @@ from tests.django.orm.models import (
     Label,
     Late,
     Line,
+    Project,
     Template,
 )
-from tests.django.orm.world import FIRST_OF_B, A, Attack, B, verdict
+from tests.django.orm.reads import _as
+from tests.django.orm.world import FIRST_OF_B, A, Attack, B, use_alias, verdict
 
 D, BS = Document.objects, FIRST_OF_B
 WHY = "a test"
@@ -208,6 +212,15 @@ REFUSED: dict[str, Attack] = {
     "key filled in by the database": lambda: Filed.objects.create(text="x"),
     "key filled in by the database, of a model without it": lambda: FiledRow.objects.create(text="x"),
     "the same in bulk": lambda: FiledRow.objects.bulk_create([FiledRow(text="x"), FiledRow(text="y")]),
+    "upsert over a key of b's that the database does not make": lambda: _as(
+        str(uuid.UUID(int=1)),
+        lambda: Project.objects.bulk_create(
+            [Project(title="x"), Project(id=uuid.UUID(int=BS), title="x")],
+            update_conflicts=True,
+            update_fields=["title"],
+            unique_fields=["id"],
+        ),
+    ),
     "upsert over a key of b's that names the tenant": lambda: Line.objects.bulk_create(
         [Line(tenant_id="b", number=BS, text="x")],
         update_conflicts=True,
@@ -343,3 +356,48 @@ def test_a_transaction_that_outlives_its_blocks_belongs_to_its_first_tenant(worl
 def test_labels_of_others_are_not_reached_by_a_right_on_the_documents(world: str) -> None:
     with bind(A):
         assert _across(Label.objects.filter(documents__pk__gte=BS)).count() == 0
+
+
+class KeyThatChangesItsMind(models.BigAutoField):
+    """A primary key whose code answers anew each time, to which a foreign key of Django's own points."""
+
+    asked = 0
+
+    def get_db_prep_value(self, value: Any, connection: Any, prepared: bool = False) -> Any:
+        type(self).asked += 1
+        return 1 if type(self).asked == 1 else BS
+
+
+@isolate_apps("tests.django.orm")
+def test_a_value_is_not_asked_twice_by_way_of_the_field_that_its_own_points_to(world: str) -> None:
+    class Holder(models.Model):
+        id = KeyThatChangesItsMind(primary_key=True)
+
+        class Meta:
+            app_label = "ormtests"
+
+    class Pointing(models.Model):
+        holder = models.ForeignKey(Holder, models.CASCADE)
+
+        class Meta:
+            app_label = "ormtests"
+
+    value = Value(1, output_field=Pointing._meta.get_field("holder"))
+    assert verdict(world, lambda: D.update(folder=value)) == "refused"
+
+
+def test_a_look_at_all_foreign_keys_says_nothing_of_the_rows_of_others(sqlite_world: str) -> None:
+    connection = connections[sqlite_world]
+    with use_alias(sqlite_world):
+        around = transaction.atomic(using=sqlite_world)
+        around._from_testcase = True
+        with around:
+            with system("a row that points nowhere"), connection.constraint_checks_disabled():
+                Folder.objects.filter(pk=BS + 1).update(parent_id=77_777)
+            with system("look at everybody's"), pytest.raises(IntegrityError, match="77777"):
+                connection.check_constraints()
+            with bind(A), pytest.raises(IntegrityError) as caught:
+                connection.check_constraints()
+            assert "77777" not in str(caught.value)
+            assert str(BS + 1) not in str(caught.value)
+            transaction.set_rollback(True, using=sqlite_world)

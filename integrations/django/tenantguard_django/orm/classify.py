@@ -18,7 +18,6 @@ from django.core.exceptions import AppRegistryNotReady
 from django.core.signals import setting_changed
 from django.db.models.signals import class_prepared
 
-from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, TenantGuardError, UnclassifiedTable
 from tenantguard_django.orm.keys import Key
 from tenantguard_django.orm.kinds import NO_GLOBAL, Child, Kind, Link, Owned, Shared
@@ -41,7 +40,6 @@ __all__ = [
     "Link",
     "Owned",
     "Shared",
-    "anything_owned",
     "belongs_to_tenants",
     "classify",
     "installed_tables",
@@ -59,8 +57,9 @@ _NAME: Final = re.compile(r'(?:"?[\w$ -]+"?\.)?"?[\w$ -]+"?')
 _declared: Final[dict[str, Mark]] = {}
 _kinds: dict[str, Kind | TenantGuardError] = {}
 _models: dict[str, list[Any]] = {}
+_warned: list[bool] = []
 _anything_owned: list[bool] = []
-"""The answer of `anything_owned`, once it was asked for."""
+"""What `nothing_to_guard` goes by, once it was asked for."""
 
 
 def classify(models: Mapping[str, Any]) -> None:
@@ -153,23 +152,19 @@ def belongs_to_tenants(model: Any) -> bool:
         return True
 
 
-def anything_owned() -> bool:
-    """True unless all installed models are shared by declaration: then no statement can reach a tenant's row."""
+def nothing_to_guard() -> bool:
+    """True where all installed models are shared by declaration, so that no statement can reach a tenant's row."""
     if not _anything_owned:
         try:
             models = [model for models in installed_tables().values() for model in models]
         except AppRegistryNotReady:
-            return True
+            return False
         owned = not models or any(map(belongs_to_tenants, models))
-        if not owned:
-            logger.warning("all installed models are declared shared: where nobody is bound, SQL of the app's own runs")
+        if not owned and not _warned:
+            logger.warning("all installed models are declared shared: SQL of the app's own runs")
+            _warned.append(True)
         _anything_owned.append(owned)
-    return _anything_owned[0]
-
-
-def nothing_to_guard(binding: Binding | None) -> bool:
-    """True where no statement can reach a tenant's row: nobody is bound, and all installed models are shared."""
-    return binding is None and not anything_owned()
+    return not _anything_owned[0]
 
 
 def _read(table: str) -> Kind:

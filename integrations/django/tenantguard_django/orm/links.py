@@ -131,7 +131,7 @@ def is_plain_value(given: Any) -> bool:
     if not isinstance(given, Value):
         return False
     field = given._output_field_or_none
-    return field is None or is_plain(field, _PREPARING)
+    return field is None or prepares_plainly(field)
 
 
 def prepares_plainly(field: Any) -> bool:

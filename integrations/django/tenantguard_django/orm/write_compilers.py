@@ -74,7 +74,7 @@ class ScopedDelete(ScopedChange):
         binding = raw_binding()
         if binding is not None and binding.permits:
             binding = current_binding()
-        if nothing_to_guard(binding) or (binding is not None and binding.system is not None):
+        if nothing_to_guard() or (binding is not None and binding.system is not None):
             return
         narrowed = binding is not None and binding.identity is not None and bool(binding.identity.dimensions)
         field = reach_of_delete(table, narrowed=narrowed)
@@ -167,11 +167,18 @@ class ScopedInsert(ScopedCompiler):
             raise StatementRefused("An upsert is written in an unknown way.", mend="Report the versions in use.")
         return f"{before}{suffix} WHERE {where}{after}", (*params, *given)
 
-    def execute_sql(self, *args: Any, **kwargs: Any) -> Any:
-        rows = self._run(super(ScopedCompiler, self).execute_sql, *args, **kwargs)  # type: ignore[misc]
-        if self.query.on_conflict is not None:
+    def execute_sql(self, returning_fields: Any = None) -> Any:
+        query = self.query
+        if not query.update_fields:
+            return self._run(super(ScopedCompiler, self).execute_sql, returning_fields)  # type: ignore[misc]
+        # What an upsert has written is asked for in any case, since another tenant's rows in the way are left alone.
+        asked = returning_fields
+        if not asked and self.connection.features.can_return_rows_from_bulk_insert:
+            asked = [query.get_meta().local_concrete_fields[0]]
+        rows = self._run(super(ScopedCompiler, self).execute_sql, asked)  # type: ignore[misc]
+        if asked:
             InsertCheck.compare_returned(self, rows)
-        return rows
+        return rows if returning_fields else []
 
 
 _MIXINS: Final[dict[str, type]] = {

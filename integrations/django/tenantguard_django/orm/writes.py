@@ -49,7 +49,7 @@ def _kind(table: str, binding: Binding | None) -> Kind | None:
     try:
         return kind_of(table)
     except (UnclassifiedTable, ConfigurationError):
-        if nothing_to_guard(binding) or (binding is not None and binding.system is not None):
+        if nothing_to_guard() or (binding is not None and binding.system is not None):
             return None
         raise
 
@@ -225,8 +225,6 @@ class InsertCheck:
             ForeignTenantWrite: it is one. The transaction is rolled back with it.
         """
         query = compiler.query
-        if query.on_conflict is None or not compiler.returning_fields or not query.update_fields:
-            return
         if len(rows) < len(query.objs) or None in rows:
             raise ForeignTenantWrite(
                 f"An upsert on {query.get_meta().label} met rows that the bound tenant does not have.",
