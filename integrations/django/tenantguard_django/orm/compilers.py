@@ -24,7 +24,7 @@ from tenantguard_django.orm.failing import can_fail, joins_can_fail
 from tenantguard_django.orm.lifts import LIFTS, READ, WRITE, find_lift, lifts_of
 from tenantguard_django.orm.names import is_alias, may_render
 from tenantguard_django.orm.predicates import Scope, predicate, scope_of
-from tenantguard_django.orm.vouching import check_node, check_query, sound_classes
+from tenantguard_django.orm.vouching import RAW_MEND, check_query, fault_of, sound_classes
 
 __all__ = ["TOUCHED", "ScopedCompiler"]
 
@@ -55,13 +55,9 @@ class ScopedCompiler:
     select: Any
 
     def compile(self, node: Any) -> tuple[str, Any]:
-        if node.__class__ not in sound_classes:
-            self._check(node)
+        if node.__class__ not in sound_classes and (fault := fault_of(node, self.connection)) is not None:
+            self._refuse(fault, RAW_MEND)
         return super().compile(node)  # type: ignore[misc]
-
-    def _check(self, node: Any) -> None:
-        if not may_render():
-            check_node(node, self.connection)
 
     def _refuse(self, what: str, mend: str | None = None) -> None:
         if may_render():

@@ -35,10 +35,10 @@ from tenantguard.errors import BindingError, ConfigurationError, StatementRefuse
 from tenantguard.orm.functions import PURE_FUNCTIONS
 from tenantguard.permits import reason_in_words
 
-__all__ = ["check_node", "check_query", "renders_by_itself", "sound_classes", "vouch_for"]
+__all__ = ["RAW_MEND", "check_query", "fault_of", "renders_by_itself", "sound_classes", "vouch_for"]
 
 _C = TypeVar("_C", bound=type)
-_RAW_MEND: Final = (
+RAW_MEND: Final = (
     "Write it with Django's own expressions, vouch for the class by vouch_for(), or run it in a block of "
     'allow_raw("why") and filter by tenant yourself.'
 )
@@ -68,6 +68,8 @@ sound_classes: Final[set[type]] = set()
 _CONNECTORS: Final = frozenset({AND, OR, XOR})
 _looked_at: Final[dict[type, Callable[[Any, Any], str | None]]] = {}
 _fixed: Final[dict[type, frozenset[str]]] = {}
+_plain_fields: Final[set[type]] = set()
+"""Django's own classes of fields that are known to hold no other field."""
 
 
 def vouch_for(cls: _C, *, reason: str) -> _C:
@@ -115,15 +117,12 @@ def renders_by_itself(field: Any) -> bool:
     )
 
 
-def check_node(node: Any, connection: Any) -> None:
-    """Refuse an expression that writes SQL which can't be vouched for.
+def fault_of(node: Any, connection: Any) -> str | None:
+    """Return what is wrong with an expression that writes SQL which can't be vouched for; ``None`` for others.
 
     Args:
         node: what is about to be compiled.
         connection: Django's.
-
-    Raises:
-        StatementRefused: it can't be vouched for.
     """
     cls = node.__class__
     look = _looked_at.get(cls)
@@ -131,9 +130,7 @@ def check_node(node: Any, connection: Any) -> None:
         look = _looked_at[cls] = _look_for(cls)
         if look is _sound:
             sound_classes.add(cls)
-    fault = look(node, connection)
-    if fault is not None:
-        raise StatementRefused(f"The statement holds {fault}.", mend=_RAW_MEND)
+    return look(node, connection)
 
 
 def _sound(_node: Any, _connection: Any) -> str | None:
@@ -193,7 +190,11 @@ def _field_fault(node: Any, connection: Any) -> str | None:
         field = node._output_field_or_none
     while isinstance(field, Field) and (inner := getattr(field, "base_field", None)) is not None:
         field = inner  # of an array or a range, whose type is written with it
-    if not isinstance(field, Field) or _is_djangos(field.__class__):
+    if not isinstance(field, Field):
+        return None
+    if _is_djangos(field.__class__):
+        if field.__class__.__module__ == "django.db.models.fields":  # where none holds another field
+            _plain_fields.add(field.__class__)
         return None
     if renders_by_itself(field):
         return f"a field {type(field).__name__}, which writes SQL of its own"
@@ -214,22 +215,22 @@ def _is_type(text: str | None) -> bool:
 
 def _fixed_names(cls: type) -> frozenset[str]:
     """Return what an instance may not have otherwise than its class: the methods, and the texts, which are rendered."""
-    found = _fixed.get(cls)
-    if found is None:
-        members = {name: value for base in reversed(cls.__mro__) for name, value in base.__dict__.items()}
-        names = {name for name, value in members.items() if isinstance(value, str) or callable(value)}
-        found = _fixed[cls] = frozenset(names | _VENDORS | {"template", "function"})
+    members = {name: value for base in reversed(cls.__mro__) for name, value in base.__dict__.items()}
+    names = {name for name, value in members.items() if isinstance(value, str) or callable(value)}
+    found = _fixed[cls] = frozenset(names | _VENDORS | {"template", "function"})
     return found
 
 
 def _expression(node: Any, connection: Any) -> str | None:
     own = node.__dict__
-    names = _fixed_names(node.__class__)
+    names = _fixed.get(node.__class__) or _fixed_names(node.__class__)
     if not names.isdisjoint(own) and any(
         own[name] != getattr(type(node), name, None) and not (name == "function" and _is_pure(own[name]))
         for name in names & own.keys()
     ):
         return f"a {type(node).__name__} with a template or function of its own"
+    if "output_field" in own and own["output_field"].__class__ in _plain_fields:
+        return None
     return _field_fault(node, connection)
 
 
@@ -318,4 +319,4 @@ def check_query(query: Any, connection: Any) -> None:
         StatementRefused: it does.
     """
     if (fault := _query(query, connection)) is not None:
-        raise StatementRefused(f"The statement holds {fault}.", mend=_RAW_MEND)
+        raise StatementRefused(f"The statement holds {fault}.", mend=RAW_MEND)

@@ -18,7 +18,7 @@ from tenantguard_django.orm.compilers import ScopedCompiler
 from tenantguard_django.orm.criteria import guarded
 from tenantguard_django.orm.inserts import are_plain, keep_text, known_text, plain_rows
 from tenantguard_django.orm.lifts import LIFTS, MOVE, find_lift
-from tenantguard_django.orm.vouching import sound_classes
+from tenantguard_django.orm.vouching import RAW_MEND, fault_of, sound_classes
 from tenantguard_django.orm.writes import InsertCheck, check_update, conflict_target
 
 __all__ = ["scoped_compiler"]
@@ -94,8 +94,8 @@ class ScopedUpdate(ScopedChange):
         if self._found is not None and node is self.query.where:
             found, self._found = self._found, None
             node = guarded(found, node)
-        if node.__class__ not in sound_classes:
-            self._check(node)
+        if node.__class__ not in sound_classes and (fault := fault_of(node, self.connection)) is not None:
+            self._refuse(fault, RAW_MEND)
         return super(ScopedCompiler, self).compile(node)  # type: ignore[misc]
 
     def pre_sql_setup(self, *args: Any, **kwargs: Any) -> Any:
