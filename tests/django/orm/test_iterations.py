@@ -34,6 +34,7 @@ BEGUN: dict[str, Any] = {
     "prefetched": lambda: iter(D.prefetch_related("comments").get(pk=1).comments.all()),
     "raw": lambda: iter(D.raw("SELECT * FROM ormtests_document WHERE tenant_id = 'a'")),
     "iterator": lambda: D.iterator(chunk_size=100),
+    "rows of the compiler": lambda: D.order_by("pk").query.get_compiler(D.db).results_iter(chunked_fetch=True),
 }
 
 

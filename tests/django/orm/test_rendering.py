@@ -96,6 +96,18 @@ def _joined(name: str, value: Any) -> Any:
     return found
 
 
+class OwnTable(BaseTable):
+    def as_sql(self, *_: Any) -> tuple[str, list[Any]]:
+        return f"ormtests_country CROSS JOIN {SECRET} q", []
+
+
+def _table_made_over() -> Any:
+    found: Any = Country.objects.values_list("name")
+    found.query.get_initial_alias()
+    found.query.alias_map["ormtests_country"] = OwnTable("ormtests_country", "ormtests_country")
+    return found
+
+
 def _connected(connector: str) -> Any:
     found: Any = D.filter(pk=1, title="x").values_list("title")
     found.query.where.connector = connector
@@ -125,6 +137,7 @@ REFUSED: dict[str, Attack] = {
     "reference to a name with quotes": lambda: _selected(Ref(QUOTED, Value(1))),
     "order by a name with quotes": lambda: list(_ordered(OrderBy(Ref(QUOTED, Value(1))))),
     "join of another kind": lambda: list(_joined("join_type", f"CROSS JOIN {SECRET} q INNER JOIN")),
+    "a table of a class of the app's": lambda: list(_table_made_over()),
     "join made over": lambda: list(_joined("as_sql", lambda *_: (f"CROSS JOIN {SECRET} q", ()))),
     "criteria connected by text": lambda: list(_connected(")) OR ((1=1 OR ")),
     "criteria connected by another class": lambda: list(_connected(type("Connector", (str,), {})("OR"))),
