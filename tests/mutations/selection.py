@@ -70,27 +70,27 @@ _NAMES: Final = {
 
 _DJANGO: Final = {
     name: f"tests/django/orm/test_{name}.py"
-    for name in "reads writes pointers own_rows bindings insert_texts lifts dimensions rendering oracles wrappers iterations declarations".split()
+    for name in "reads writes pointers own_rows bindings insert_texts lifts dimensions rendering oracles wrappers iterations declarations more_attacks compilers".split()
 }
 _DJANGO_NAMES: Final = {
-    "django/orm/compilers": "rendering,oracles,iterations,wrappers,reads,lifts",
-    "django/orm/write_compilers": "insert_texts,lifts,writes,pointers",
-    "django/orm/writes": "pointers,insert_texts,dimensions,lifts,writes",
+    "django/orm/compilers": "more_attacks,rendering,oracles,iterations,wrappers,reads,lifts",
+    "django/orm/write_compilers": "compilers,more_attacks,insert_texts,lifts,writes,pointers",
+    "django/orm/writes": "more_attacks,pointers,insert_texts,dimensions,lifts,writes",
     "django/orm/inserts": "insert_texts,pointers",
-    "django/orm/links": "pointers,writes",
-    "django/orm/moves": "lifts",
+    "django/orm/links": "more_attacks,pointers,writes",
+    "django/orm/moves": "more_attacks,lifts",
     "django/orm/lifts": "lifts",
     "django/orm/predicates": "dimensions,reads,own_rows,bindings",
     "django/orm/criteria": "oracles,own_rows,reads",
     "django/orm/failing": "oracles",
-    "django/orm/vouching": "rendering,reads",
-    "django/orm/guard": "wrappers,bindings,rendering,reads",
+    "django/orm/vouching": "more_attacks,rendering,reads",
+    "django/orm/guard": "more_attacks,wrappers,bindings,rendering,reads",
     "django/orm/drivers": "wrappers,rendering,bindings,reads",
-    "django/orm/results": "bindings,iterations",
+    "django/orm/results": "more_attacks,bindings,iterations",
     "django/orm/keys": "declarations,reads,writes",
     "django/orm/classify": "declarations",
     "django/orm/marks": "declarations",
-    "django/orm/connections": "bindings,wrappers,declarations",
+    "django/orm/connections": "more_attacks,bindings,wrappers,declarations",
 }
 
 
