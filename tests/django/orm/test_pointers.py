@@ -49,6 +49,16 @@ class Elsewhere(models.CharField):
 
 
 REFUSED: dict[str, Attack] = {
+    "updated by a key to other rows": lambda: D.update(folder=Subquery(Comment.objects.values("document")[:1])),
+    "updated by a number of the own rows": lambda: D.update(folder=Subquery(D.values("pages")[:1])),
+    "updated by an annotation": lambda: D.update(folder=Subquery(D.annotate(x=Value(BS)).values("x")[:1])),
+    "updated by an annotation beside the key": lambda: D.update(
+        folder=Subquery(Folder.objects.alias(x=Value(BS)).values("pk").union(D.values("pages"))[:1])
+    ),
+    "updated by what rows of everybody point to": lambda: D.update(
+        folder=Subquery(Bookmark.objects.filter(pk=BS).values("folder")[:1])
+    ),
+    "child moved by a subquery": lambda: Comment.objects.update(document=Subquery(D.values("pk")[:1])),
     "another's row that is said to be made by the same statement": lambda: Folder.objects.bulk_create(
         [Folder(id=BS, name="x"), Folder(id=4_000_000, name="x", parent_id=BS)], ignore_conflicts=True
     ),
