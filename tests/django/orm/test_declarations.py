@@ -343,8 +343,8 @@ def test_raw_sql_is_refused_as_soon_as_one_model_belongs_to_tenants(world: str) 
     from tenantguard_django.orm.classify import nothing_to_guard
 
     everything = {m._meta.label: {"shared": "a test"} for m in apps.get_models() if not hasattr(m, "_tenantguard_mark")}
-    assert not nothing_to_guard()
+    assert not nothing_to_guard(None)
     with override_settings(TENANTGUARD={"MODELS": everything}):
-        assert not nothing_to_guard()
+        assert not nothing_to_guard(None)
         with pytest.raises(NotBound):
             connections[world].cursor().execute("SELECT 1")

@@ -18,6 +18,7 @@ from django.core.exceptions import AppRegistryNotReady
 from django.core.signals import setting_changed
 from django.db.models.signals import class_prepared
 
+from tenantguard.binding import Binding
 from tenantguard.errors import ConfigurationError, TenantGuardError, UnclassifiedTable
 from tenantguard_django.orm.keys import Key
 from tenantguard_django.orm.kinds import NO_GLOBAL, Child, Kind, Link, Owned, Shared
@@ -152,8 +153,13 @@ def belongs_to_tenants(model: Any) -> bool:
         return True
 
 
-def nothing_to_guard() -> bool:
-    """True where all installed models are shared by declaration, so that no statement can reach a tenant's row."""
+def nothing_to_guard(binding: Binding | None) -> bool:
+    """True where nobody is bound and all installed models are shared by declaration.
+
+    With somebody bound there are tenants, whose rows may stand in tables that no model of this project names.
+    """
+    if binding is not None:
+        return False
     if not _anything_owned:
         try:
             models = [model for models in installed_tables().values() for model in models]
@@ -161,7 +167,7 @@ def nothing_to_guard() -> bool:
             return False
         owned = not models or any(map(belongs_to_tenants, models))
         if not owned and not _warned:
-            logger.warning("all installed models are declared shared: SQL of the app's own runs")
+            logger.warning("all installed models are declared shared: where nobody is bound, SQL of the app's own runs")
             _warned.append(True)
         _anything_owned.append(owned)
     return not _anything_owned[0]

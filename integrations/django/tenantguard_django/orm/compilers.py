@@ -79,7 +79,7 @@ class ScopedCompiler:
         try:
             kind = kind_of(table)
         except (UnclassifiedTable, ConfigurationError):
-            if nothing_to_guard():
+            if nothing_to_guard(binding):
                 return None  # a table of no installed model, such as Django's own of migrations
             if binding is not None and binding.system is not None:
                 self.connection.tenantguard.touched = True

@@ -236,14 +236,14 @@ class Guard:
     def _check_raw(self, binding: Binding | None, sql: Any) -> bool:
         """Refuse SQL that no compiler has vouched for, or return whether it reaches no row of tenants.
 
-        It reaches none if it only begins or ends a transaction, or if all models are shared.
+        It reaches none if it only begins or ends a transaction, or if nobody is bound and all models are shared.
         """
         if binding is not None and binding.system is not None:
             return False
         text = sql if isinstance(sql, str) else ""
         if _TRANSACTION.fullmatch(text.strip().rstrip(";").strip()):
             return True
-        if nothing_to_guard():
+        if nothing_to_guard(binding):
             return True
         if binding is None:
             raise NotBound(
@@ -281,7 +281,7 @@ class Guard:
             return
         binding = current_binding()
         self.known.clear()
-        if nothing_to_guard():
+        if nothing_to_guard(binding):
             return
         if binding is None or (binding.system is None and bound_id(binding, "tenant") is None):
             raise NotBound("The driver's cursor is used with no tenant bound.", mend="Enter `with bind(identity):`.")

@@ -21,7 +21,9 @@ _MOST_KNOWN: Final = 10_000
 def may_render() -> bool:
     """True where SQL of the app's own may stand in a statement: behind a door, or where there is nothing to guard."""
     binding = current_binding()
-    return (binding is not None and (binding.system is not None or binding.raw is not None)) or nothing_to_guard()
+    if binding is None:
+        return nothing_to_guard(binding)
+    return binding.system is not None or binding.raw is not None
 
 
 def is_alias(name: str) -> bool:

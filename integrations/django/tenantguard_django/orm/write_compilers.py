@@ -74,7 +74,7 @@ class ScopedDelete(ScopedChange):
         binding = raw_binding()
         if binding is not None and binding.permits:
             binding = current_binding()
-        if nothing_to_guard() or (binding is not None and binding.system is not None):
+        if nothing_to_guard(binding) or (binding is not None and binding.system is not None):
             return
         narrowed = binding is not None and binding.identity is not None and bool(binding.identity.dimensions)
         field = reach_of_delete(table, narrowed=narrowed)

@@ -49,7 +49,7 @@ def _kind(table: str, binding: Binding | None) -> Kind | None:
     try:
         return kind_of(table)
     except (UnclassifiedTable, ConfigurationError):
-        if nothing_to_guard() or (binding is not None and binding.system is not None):
+        if nothing_to_guard(binding) or (binding is not None and binding.system is not None):
             return None
         raise
 
