@@ -10,6 +10,7 @@ and their names could be subjects elsewhere.
 import logging
 from functools import partial
 from typing import Any, Final, NoReturn
+from urllib.parse import quote
 
 from django.utils.functional import SimpleLazyObject
 
@@ -25,8 +26,9 @@ MAX_NAME: Final = 150
 class IdentityUser:
     """The subject of a token that is mapped to no user: authenticated, without permissions, stored nowhere.
 
-    ``pk`` is a text of issuer and subject, such as ``"https://login.example.com/|alice"``: throttles and cache keys
-    take it for what tells users apart. It is no key of the database.
+    ``pk`` is a text of issuer, tenant and subject, such as ``"https://login.example.com/|acme|alice"``: throttles and
+    cache keys take it for what tells users apart, and who works for two tenants is two users to them. It is no key of
+    the database.
 
     Args:
         identity: whom the request runs as.
@@ -43,8 +45,10 @@ class IdentityUser:
 
     @property
     def pk(self) -> str:
-        """The issuer, ``|`` and the subject's id."""
-        return f"{self.identity.issuer or ''}|{self.identity.subject.id}"
+        """The issuer, the tenant's id (percent-encoded, empty where there is none) and the subject's id."""
+        identity = self.identity
+        tenant = "" if identity.tenant is None else quote(identity.tenant.id, safe="")
+        return f"{identity.issuer or ''}|{tenant}|{identity.subject.id}"
 
     id = pk
 
@@ -122,14 +126,10 @@ class IdentityUser:
     delete = save
 
     def __eq__(self, other: object) -> bool:
-        return isinstance(other, IdentityUser) and other._party == self._party
+        return isinstance(other, IdentityUser) and other.pk == self.pk
 
     def __hash__(self) -> int:
-        return hash(self._party)
-
-    @property
-    def _party(self) -> tuple[str | None, str]:
-        return self.identity.issuer, self.identity.subject.id
+        return hash(self.pk)
 
     def __str__(self) -> str:
         return self.identity.subject.id

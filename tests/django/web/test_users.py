@@ -111,11 +111,14 @@ def test_names_that_can_be_no_users_make_none(ask: Any) -> None:
 
 def test_an_identity_user_has_no_rights_and_can_not_be_saved() -> None:
     user = IdentityUser(identity_of("alice", tenant="acme", issuer=LOGIN.url))
-    assert (user.is_authenticated, user.is_staff, user.pk) == (True, False, f"{LOGIN.url}|alice")
+    assert (user.is_authenticated, user.is_staff, user.pk) == (True, False, f"{LOGIN.url}|acme|alice")
     assert not user.has_perm("web.add_document")
     assert not user.has_perms(["web.add_document"])
     assert not user.has_module_perms("web")
-    assert user == IdentityUser(identity_of("alice", tenant="globex", issuer=LOGIN.url))
+    assert user == IdentityUser(identity_of("alice", tenant="acme", issuer=LOGIN.url))
+    others = [identity_of("alice", tenant=tenant, issuer=LOGIN.url) for tenant in ("globex", "acme|x", None)]
+    others.append(identity_of("x|alice", tenant="acme", issuer=LOGIN.url))  # as above, without a look at where it ends
+    assert len({user, *map(IdentityUser, others)}) == len({IdentityUser(one).pk for one in others}) + 1 == 5
     assert user != IdentityUser(identity_of("alice", tenant="acme", issuer="https://other.example"))
     assert user.get_all_permissions() == user.get_group_permissions() == set()
     assert not user.groups.exists()
